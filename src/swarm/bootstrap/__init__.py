@@ -1,0 +1,1 @@
+"""Wiring: opens one home's store, sandboxes and services and connects them."""

@@ -1,0 +1,1 @@
+"""Manifests and workflows as users write them, read into frozen, validated types."""

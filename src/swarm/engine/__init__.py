@@ -1,0 +1,1 @@
+"""Plans and drives runs: pure planning, and the driver that journals what happens."""

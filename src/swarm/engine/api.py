@@ -1,0 +1,119 @@
+"""What the command line, the server and the Python API ask of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from swarm.engine.events import RunEvent
+from swarm.kernel.json import JsonObject
+from swarm.sandbox.ports import GuestServices, InvocationResult, Isolation
+from swarm.store.records import InvocationRecord, RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What is needed to start a run."""
+
+    workflow: str
+    """``name`` or ``name@version``."""
+    inputs: JsonObject = field(default_factory=dict)
+    """As given; checked against the workflow's declared inputs, defaults applied."""
+    mounts: dict[str, str] = field(default_factory=dict)
+    """Local directories that file values in ``inputs`` refer to: ``{reference: absolute path}``."""
+    isolation: Isolation = Isolation.SANDBOX
+    trigger_type: str = "manual"
+
+
+class Runs(Protocol):
+    """Starts, drives and follows runs."""
+
+    async def create(self, request: RunRequest) -> RunRecord:
+        """Check the request, pin the workflow and its agents, and record the run durably.
+
+        Raises:
+            NotFoundError: no such workflow or agent; offers the nearest names.
+            RefusedError: the workflow is disabled.
+            InputError: the inputs do not fit what is declared.
+        """
+        ...
+
+    async def start(self, run_id: str) -> bool:
+        """Hand the run to a long-lived host if one is up, else drive it in this process.
+
+        Returns True if this process drives it. Returns at once; use :meth:`follow` or
+        :meth:`wait` to see it end.
+        """
+        ...
+
+    async def start_detached(self, run_id: str) -> None:
+        """Hand the run to a host that outlives this process, starting one if none is up."""
+        ...
+
+    def follow(self, run_id: str) -> AsyncIterator[RunEvent]:
+        """The events of a run from now on, wherever it is driven, up to ``run.finished``.
+
+        Steps that already ended are told first, as ``step.finished``. A run that nobody drives
+        and that has not ended gives what is recorded and then stops without ``run.finished``.
+        """
+        ...
+
+    async def wait(self, run_id: str) -> RunRecord:
+        """Wait until the run has ended (or its driver has died) and return it."""
+        ...
+
+    async def orphans(self) -> list[RunRecord]:
+        """Runs that have not ended and whose host is gone (or never took them up)."""
+        ...
+
+    async def resume(self, run_ids: Sequence[str] = ()) -> list[RunRecord]:
+        """Take over orphaned runs (all, when none is named) and drive them here.
+
+        A named run that failed or was cancelled is reopened: finished steps are kept, the others
+        run again. Returns the runs taken.
+
+        Raises:
+            ConflictError: a live host drives the run, or it already succeeded.
+        """
+        ...
+
+    async def retry(self, run_id: str) -> RunRecord:
+        """Record a new run of the same workflow with the same inputs (not yet started)."""
+        ...
+
+    async def cancel(self, run_id: str) -> RunRecord:
+        """Ask for cancellation, reach the host that drives the run, and wait for its end."""
+        ...
+
+    async def get(self, run_id_or_prefix: str) -> RunRecord:
+        """The run with this id or the only one that starts so.
+
+        Raises:
+            NotFoundError: none does; InvalidError: several do.
+        """
+        ...
+
+    async def logs(self, run_id: str) -> list[JsonObject]:
+        """What the run's agents logged: ``{time, step_id, attempt, stream, level, message}``."""
+        ...
+
+
+class AgentInvoker(Protocol):
+    """Calls one agent outside any run (``swarm agent run``)."""
+
+    async def invoke(
+        self,
+        agent: str,
+        inputs: JsonObject,
+        *,
+        services: GuestServices,
+        mounts: dict[str, str] | None = None,
+        isolation: Isolation = Isolation.SANDBOX,
+    ) -> tuple[InvocationRecord, InvocationResult]:
+        """Validate, sandbox, call, validate, record. Outputs are in the result.
+
+        Raises:
+            NotFoundError, InputError, RefusedError, SandboxUnavailable
+        """
+        ...

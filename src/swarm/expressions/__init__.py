@@ -1,0 +1,1 @@
+"""``${...}``: finding, checking and evaluating expressions in the strings of a definition."""

@@ -1,0 +1,146 @@
+"""Settings: every knob, its unit and its default, in one place.
+
+Each field is read from ``SWARM_<NAME>`` in the environment, else from ``config.toml`` in the home,
+else its default. The reference in the documentation is generated from this class.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from swarm.kernel.errors import InvalidError, nearest_names
+
+ENVIRONMENT_PREFIX = "SWARM_"
+SECRET_PREFIX = "SWARM_SECRET_"
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class Settings(BaseModel):
+    """The settings of one Swarm home."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = Field(Path("~/.swarm"), description="Folder that holds everything Swarm keeps.")
+    durability: Literal["full", "normal"] = Field(
+        "full", description="`full` survives power loss; `normal` survives process death only."
+    )
+    database_timeout_seconds: float = Field(
+        10.0, gt=0, description="How long a write waits for another process's lock."
+    )
+    max_concurrent_runs: int = Field(50, ge=1, description="Runs that one host drives at once.")
+    max_concurrent_invocations: int = Field(
+        default_factory=lambda: max(2, (os.cpu_count() or 1) * 2),
+        ge=1,
+        description="Sandboxes that one host runs at once (default: twice the cores).",
+    )
+    max_input_bytes: int = Field(
+        1 * MIB, ge=1, description="Largest JSON input of a run or an invocation, in bytes."
+    )
+    max_output_bytes: int = Field(
+        4 * MIB, ge=1, description="Largest JSON output of an invocation, in bytes."
+    )
+    max_log_bytes: int = Field(
+        1 * MIB, ge=1, description="Log kept of one invocation, in bytes; the rest is dropped."
+    )
+    max_log_line_bytes: int = Field(
+        16 * KIB, ge=80, description="Longest log line, in bytes; longer lines are cut."
+    )
+    max_memory_mb: int = Field(
+        4096, ge=16, description="Most memory a manifest may ask for, in MiB."
+    )
+    max_processes: int = Field(64, ge=4, description="Processes and threads in one sandbox.")
+    max_work_mb: int = Field(256, ge=1, description="Size of a sandbox's /tmp, in MiB.")
+    max_work_files: int = Field(65_536, ge=16, description="Files in a sandbox's /tmp.")
+    max_output_files_mb: int = Field(
+        256, ge=1, description="Size of the files that one invocation may hand out, in MiB."
+    )
+    max_output_files: int = Field(1_000, ge=1, description="Files one invocation may hand out.")
+    max_timeout_seconds: float = Field(
+        86_400.0, gt=0, description="Longest time limit that a manifest or step may ask for."
+    )
+    max_package_mb: int = Field(256, ge=1, description="Size of a package unpacked, in MiB.")
+    max_package_files: int = Field(10_000, ge=1, description="Files in a package.")
+    max_steps: int = Field(1_000, ge=1, description="Steps in one workflow.")
+    expression_fuel: int = Field(
+        100_000, ge=100, description="Instructions that one expression may take (MiniJinja fuel)."
+    )
+    retention_days: float = Field(
+        90.0, ge=0, description="Days that an ended run is kept; 0 keeps runs for ever."
+    )
+    install_timeout_seconds: float = Field(
+        600.0, gt=0, description="Time limit of installing one package's dependencies."
+    )
+    idle_seconds: float = Field(
+        5.0, ge=0, description="How long a background host waits for more work before it exits."
+    )
+    allowed_private_networks: tuple[str, ...] = Field(
+        (),
+        description="Private networks (CIDR) that a network grant may reach; comma-separated.",
+    )
+    require_cgroup: bool = Field(
+        False, description="Refuse to run agents when no cgroup can bound their memory."
+    )
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings of this process.
+
+    Args:
+        environment: the variables to read; ``os.environ`` when None.
+
+    Raises:
+        InvalidError: an unknown or malformed setting; names the variable or the file's key.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, object] = {}
+    origin: dict[str, str] = {}
+    home = Path(environment.get("SWARM_HOME") or "~/.swarm").expanduser().absolute()
+    config_file = home / "config.toml"
+    for name, value in _read_config(config_file).items():
+        values[name], origin[name] = value, str(config_file)
+    for name in Settings.model_fields:
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        if variable in environment:
+            text = environment[variable]
+            is_list = name == "allowed_private_networks"
+            values[name] = tuple(filter(None, text.split(","))) if is_list else text
+            origin[name] = variable
+    values["home"] = home
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        offered = nearest_names(name, Settings.model_fields)
+        remedy = (
+            f"did you mean {' or '.join(offered)}?" if offered else "see the settings reference"
+        )
+        if first["type"] != "extra_forbidden":
+            remedy = f"unset it to use the default; {Settings.model_fields[name].description}"
+        raise InvalidError(
+            f"the setting {name} is not usable: {first['msg']}",
+            where=origin.get(name),
+            remedy=remedy,
+        ) from None
+
+
+def _read_config(path: Path) -> dict[str, object]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InvalidError(
+            f"the configuration cannot be read: {error}",
+            where=str(path),
+            remedy="mend or remove the file",
+        ) from None

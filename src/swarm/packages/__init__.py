@@ -1,0 +1,1 @@
+"""Agent packages: read, verified, packed, unpacked, copied, and their dependencies installed."""

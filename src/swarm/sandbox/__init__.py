@@ -1,0 +1,1 @@
+"""Where agent code runs: single-use sandboxes behind one port, one file per technology."""

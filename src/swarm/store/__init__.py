@@ -1,0 +1,1 @@
+"""What is kept: records, the ports to read and write them, and one folder per database."""

@@ -1,0 +1,166 @@
+"""What the rooms above ask of a database. Every backend passes the same contract suite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from swarm.store.records import (
+    DEFAULT_PROJECT,
+    AgentRecord,
+    GrantRecord,
+    InvocationRecord,
+    RunChanges,
+    RunFilter,
+    RunRecord,
+    StepRecord,
+    WorkflowRecord,
+)
+
+
+class AgentRegistry(Protocol):
+    """Registered agents and the permissions granted to their packages."""
+
+    async def add_agent(
+        self, agent: AgentRecord, grants: Sequence[GrantRecord] = ()
+    ) -> AgentRecord:
+        """Register ``agent`` with its grants, in one commit.
+
+        The same name, version and digest again changes nothing but ``updated_at`` and the grants,
+        and returns the record that stands. Another digest under the same name and version makes
+        the earlier record inactive. Two processes registering at once both end with one record.
+        """
+        ...
+
+    async def remove_agent(
+        self, name: str, version: str | None = None, project_id: str = DEFAULT_PROJECT
+    ) -> int:
+        """Make the versions (or one) of an agent inactive; return how many there were."""
+        ...
+
+    async def get_agent(self, agent_id: str) -> AgentRecord | None: ...
+
+    async def list_agents(
+        self, name: str | None = None, project_id: str = DEFAULT_PROJECT
+    ) -> list[AgentRecord]:
+        """The active agents by name, then by ascending semantic version."""
+        ...
+
+    async def list_grants(
+        self, digest: str, project_id: str = DEFAULT_PROJECT
+    ) -> list[GrantRecord]: ...
+
+
+class WorkflowRegistry(Protocol):
+    """Registered workflows."""
+
+    async def add_workflow(self, workflow: WorkflowRecord) -> WorkflowRecord:
+        """Register ``workflow``; digests behave as for agents, and ``enabled`` is kept."""
+        ...
+
+    async def get_workflow(self, workflow_id: str) -> WorkflowRecord | None: ...
+
+    async def list_workflows(
+        self, name: str | None = None, project_id: str = DEFAULT_PROJECT
+    ) -> list[WorkflowRecord]:
+        """The active workflows by name, then by ascending semantic version."""
+        ...
+
+    async def set_workflow_enabled(
+        self, name: str, enabled: bool, project_id: str = DEFAULT_PROJECT
+    ) -> int:
+        """Enable or disable every version of a workflow; return how many there are."""
+        ...
+
+
+class RunJournal(Protocol):
+    """Runs, their steps and invocations. A commit that returned is durable."""
+
+    async def create_run(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
+        """Record a new run and its steps in one commit."""
+        ...
+
+    async def claim_run(
+        self, run_id: str, owner: str, expected_owner: str | None
+    ) -> RunRecord | None:
+        """Make ``owner`` the owner if ``expected_owner`` still is and the run has not ended.
+
+        Returns the run with its raised epoch, or None if somebody else was faster.
+        """
+        ...
+
+    async def commit(self, run_id: str, epoch: int, changes: RunChanges) -> None:
+        """Apply ``changes`` in one commit if ``epoch`` is still the run's.
+
+        Raises:
+            OwnershipLost: it is not; nothing was changed.
+        """
+        ...
+
+    async def reopen_run(self, run_id: str, owner: str, changes: RunChanges) -> RunRecord | None:
+        """Take an ended run up again as ``owner``: apply ``changes``, set it running, raise its
+        epoch, all in one commit. None if the run has not ended (somebody else reopened it)."""
+        ...
+
+    async def request_cancel(self, run_id: str) -> RunRecord | None:
+        """Set ``cancel_requested`` unless the run has ended; return the run as it then is."""
+        ...
+
+    async def get_run(self, run_id: str) -> RunRecord | None: ...
+
+    async def find_runs(self, prefix: str, limit: int = 10) -> list[RunRecord]:
+        """Runs whose id starts with ``prefix`` (with or without ``run_``)."""
+        ...
+
+    async def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
+        """Newest first. The JSON documents of the run (definition, step_results) come too."""
+        ...
+
+    async def unfinished_runs(self) -> list[RunRecord]:
+        """Every run that has not ended, oldest first, whoever owns it."""
+        ...
+
+    async def list_steps(self, run_id: str) -> list[StepRecord]:
+        """The steps of a run in the order they were created."""
+        ...
+
+    async def list_invocations(self, run_id: str) -> list[InvocationRecord]: ...
+
+    async def record_invocation(self, invocation: InvocationRecord) -> None:
+        """Insert or replace an invocation that belongs to no run."""
+        ...
+
+    async def purge_runs(self, completed_before: str, limit: int = 1000) -> list[str]:
+        """Delete ended runs completed before then, oldest first, with their rows; return ids."""
+        ...
+
+
+class Store(AgentRegistry, WorkflowRegistry, RunJournal, Protocol):
+    """One open database."""
+
+    async def close(self) -> None:
+        """Finish pending commits and close."""
+        ...
+
+
+class ArtifactStore(Protocol):
+    """Content-addressed files. A reference is ``sha256:<64 hexadecimal digits>``."""
+
+    async def put_bytes(self, data: bytes) -> str: ...
+
+    async def put_file(self, path: Path) -> str:
+        """Copy a file in, atomically; the same content is kept once."""
+        ...
+
+    async def put_descriptor(self, descriptor: int) -> str:
+        """Copy an open regular file in, from its start."""
+        ...
+
+    def path(self, reference: str) -> Path:
+        """Where the content lies, readable by everyone.
+
+        Raises:
+            NotFoundError: no such artifact.
+        """
+        ...

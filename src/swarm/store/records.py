@@ -1,0 +1,239 @@
+"""The rows of the database, as the ports speak of them.
+
+Fields that hold JSON are plain Python values here; times are UTC text (see ``kernel.clock``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from swarm.kernel.json import JsonObject
+
+DEFAULT_PROJECT = "default"
+NO_ITEM = -1
+"""``item_index`` of a step that is not expanded by ``for_each``."""
+
+
+class RunState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+
+
+class StepState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in (StepState.PENDING, StepState.RUNNING, StepState.WAITING)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRecord:
+    """A registered agent: one name, version and digest."""
+
+    id: str
+    name: str
+    version: str
+    digest: str
+    path: str
+    """Folder of the pinned copy, below ``packages/``."""
+    source: str
+    """Folder or archive that it was registered from."""
+    definition: JsonObject
+    """The whole manifest in normal form (``AgentDefinition`` dumped by alias)."""
+    description: str = ""
+    capabilities: tuple[str, ...] = ()
+    inputs_schema: JsonObject = field(default_factory=dict)
+    outputs_schema: JsonObject = field(default_factory=dict)
+    runtime: str = "python"
+    memory_mb: int = 128
+    timeout_seconds: float = 300
+    triggers: tuple[JsonObject, ...] = ()
+    author: str = ""
+    tags: tuple[str, ...] = ()
+    environment_digest: str | None = None
+    active: bool = True
+    """False for a digest that a later registration of the same version replaced, or after
+    ``unregister``; live runs may still be pinned to it."""
+    created_at: str = ""
+    updated_at: str = ""
+    project_id: str = DEFAULT_PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRecord:
+    """One permission given to one package digest."""
+
+    id: str
+    digest: str
+    permission: str
+    """``network``, ``secrets``, ``models``, ``memory`` or ``agents``."""
+    value: str
+    created_at: str = ""
+    project_id: str = DEFAULT_PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRecord:
+    """A registered workflow: one name, version and digest."""
+
+    id: str
+    name: str
+    version: str
+    digest: str
+    path: str
+    definition: JsonObject
+    """The whole workflow in normal form (``WorkflowDefinition`` dumped by alias)."""
+    description: str = ""
+    trigger_type: str = "manual"
+    trigger_config: JsonObject = field(default_factory=dict)
+    enabled: bool = True
+    active: bool = True
+    author: str = ""
+    tags: tuple[str, ...] = ()
+    created_at: str = ""
+    updated_at: str = ""
+    project_id: str = DEFAULT_PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One execution of a workflow."""
+
+    id: str
+    workflow_id: str
+    workflow_name: str
+    workflow_version: str
+    status: RunState = RunState.PENDING
+    current_step: str | None = None
+    trigger_type: str = "manual"
+    trigger_data: JsonObject = field(default_factory=dict)
+    inputs: JsonObject = field(default_factory=dict)
+    """The validated inputs, defaults applied."""
+    variables: JsonObject = field(default_factory=dict)
+    """The workflow's variables, evaluated once when the run was created."""
+    outputs: JsonObject | None = None
+    step_results: JsonObject = field(default_factory=dict)
+    """Written once, when the run ends: ``{step id: {status, outputs | error}}``."""
+    definition: JsonObject = field(default_factory=dict)
+    """The workflow as it was when the run started."""
+    agents: JsonObject = field(default_factory=dict)
+    """Pins: ``{agent reference as written: agent record id}``."""
+    mounts: JsonObject = field(default_factory=dict)
+    """Local directories granted read-only to this run: ``{artifact reference: absolute path}``."""
+    isolation: str = "sandbox"
+    owner: str | None = None
+    """Host that drives it."""
+    epoch: int = 0
+    """Counts owners; a write that carries an older one does nothing."""
+    cancel_requested: bool = False
+    parent_run_id: str | None = None
+    """The run that this one retries."""
+    started_at: str | None = None
+    completed_at: str | None = None
+    error: str | None = None
+    error_code: str | None = None
+    error_step: str | None = None
+    total_vm_time_ms: int = 0
+    total_api_tokens: int = 0
+    created_at: str = ""
+    project_id: str = DEFAULT_PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One step (or one item of it) in one run; its attempts are invocations."""
+
+    id: str
+    run_id: str
+    step_id: str
+    item_index: int = NO_ITEM
+    agent_id: str | None = None
+    agent_name: str | None = None
+    agent_version: str | None = None
+    status: StepState = StepState.PENDING
+    vm_id: str | None = None
+    """The sandbox of the latest attempt."""
+    isolation: str | None = None
+    inputs: JsonObject | None = None
+    outputs: JsonObject | None = None
+    queued_at: str | None = None
+    started_at: str | None = None
+    completed_at: str | None = None
+    duration_ms: int | None = None
+    api_tokens_used: int = 0
+    error: str | None = None
+    error_code: str | None = None
+    retry_count: int = 0
+    project_id: str = DEFAULT_PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationRecord:
+    """One attempt of a step, or one call of an agent outside any run."""
+
+    id: str
+    agent_id: str
+    agent_name: str
+    agent_version: str
+    digest: str
+    status: str
+    """``running``, ``ok``, ``error``, ``timeout``, ``oom``, ``killed`` or ``invalid_output``."""
+    run_id: str | None = None
+    step_id: str | None = None
+    item_index: int = NO_ITEM
+    attempt: int = 1
+    sandbox_id: str | None = None
+    isolation: str = "sandbox"
+    layers: tuple[str, ...] = ()
+    started_at: str | None = None
+    completed_at: str | None = None
+    wall_ms: int | None = None
+    cpu_ms: int | None = None
+    peak_memory_bytes: int | None = None
+    output_bytes: int | None = None
+    log_bytes: int | None = None
+    error: str | None = None
+    error_code: str | None = None
+    project_id: str = DEFAULT_PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs to list; None means any."""
+
+    workflow: str | None = None
+    states: tuple[RunState, ...] = ()
+    owner: str | None = None
+    limit: int = 50
+    before_id: str | None = None
+    """Only runs older than this one: ids sort by creation, so this is the page's cursor."""
+    project_id: str = DEFAULT_PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class RunChanges:
+    """What one journal commit changes; all of it happens, or none."""
+
+    steps: tuple[StepRecord, ...] = ()
+    """Whole rows, inserted or replaced by (run, step, item)."""
+    invocations: tuple[InvocationRecord, ...] = ()
+    """Whole rows, inserted or replaced by id."""
+    run: dict[str, Any] = field(default_factory=dict)
+    """Fields of :class:`RunRecord` to set."""
