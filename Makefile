@@ -1,0 +1,54 @@
+# Everything a newcomer, a maintainer or CI runs. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# Options for pytest, such as: make test PYTEST="-k wire"
+PYTEST ?=
+
+.PHONY: help run test prove bench lint format docs lock setup setup-dev clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: setup ## Set up, then report on this checkout with the workflow repo-report
+	@$(BIN)/swarm agent register --all
+	@$(BIN)/swarm workflow register --all
+	@$(BIN)/swarm run repo-report '{"path": "."}'
+
+test: setup-dev lint ## Everything that must pass: linters, types, layers and all tests
+	SWARM_TEST_WHEEL=1 $(BIN)/python -m pytest -n 2 $(PYTEST)
+
+prove: setup-dev ## The tests with their full counts (slow), as a claim's evidence
+	SWARM_TEST_WHEEL=1 SWARM_TEST_SCALE=full $(BIN)/python -m pytest $(PYTEST)
+
+bench: setup ## Measure this machine: engine and sandbox, per step and per second
+	$(BIN)/python benchmarks/run.py
+
+lint: setup-dev ## Formatting, lint, strict types and the import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup-dev ## Format the code and apply the safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: setup ## Write docs/reference anew from the code
+	$(BIN)/python scripts/generate_reference.py
+
+lock: setup-dev ## Write the hashed locks anew from pyproject.toml (UV="--upgrade" for newer)
+	sh scripts/lock.sh $(UV)
+
+setup:
+	@sh scripts/setup.sh run
+
+setup-dev:
+	@sh scripts/setup.sh test
+	@$(BIN)/python scripts/system_packages.py
+
+clean: ## Remove the environment and everything generated; the home (~/.swarm) is kept
+	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

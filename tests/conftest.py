@@ -1,0 +1,76 @@
+"""What every test shares: how much to do, the random seed, and a home of its own.
+
+``SWARM_TEST_SCALE=full`` (``make prove``) gives tests their full counts; otherwise they do enough
+to notice a break. ``SWARM_TEST_SEED`` repeats a run's random choices; each run prints its own.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import hypothesis
+import pytest
+
+import swarm
+
+SCALE = os.environ.get("SWARM_TEST_SCALE", "small")
+FULL_EXAMPLES = 2_000
+
+
+class Scale(Protocol):
+    def __call__(self, *, small: int, full: int) -> int: ...
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if SCALE not in ("small", "full"):
+        raise pytest.UsageError(f"SWARM_TEST_SCALE must be small or full, not {SCALE!r}")
+    seed = os.environ.setdefault("SWARM_TEST_SEED", str(random.SystemRandom().randrange(2**32)))
+    # Hypothesis' own plugin reads this option; the workers of xdist get the seed by the variable.
+    if config.getoption("hypothesisseed", None) is None:
+        config.option.hypothesisseed = seed
+    hypothesis.settings.register_profile("small", deadline=None)
+    hypothesis.settings.register_profile("full", deadline=None, max_examples=FULL_EXAMPLES)
+    hypothesis.settings.load_profile(SCALE)
+    if os.environ.get("SWARM_TEST_WHEEL") and "site-packages" not in str(swarm.__file__):
+        raise pytest.UsageError(
+            f"the wheel is to be tested, but swarm was imported from {swarm.__file__}: "
+            "unset PYTHONPATH"
+        )
+
+
+def pytest_report_header() -> str:
+    place = Path(str(swarm.__file__)).parent
+    seed = os.environ["SWARM_TEST_SEED"]
+    return f"swarm: {place}; SWARM_TEST_SCALE={SCALE} SWARM_TEST_SEED={seed}"
+
+
+@pytest.fixture(scope="session")
+def scale() -> Scale:
+    """``scale(small=5, full=50)``: the count that this run of the tests asks for."""
+
+    def choose(*, small: int, full: int) -> int:
+        return full if SCALE == "full" else small
+
+    return choose
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Random choices that SWARM_TEST_SEED repeats, independent of which other tests run."""
+    return random.Random(f"{os.environ['SWARM_TEST_SEED']} {request.node.nodeid}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads the settings, secrets or home of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("SWARM_") and not name.startswith("SWARM_TEST_"):
+                patch.delenv(name)
+        patch.setenv("SWARM_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
