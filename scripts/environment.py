@@ -94,8 +94,10 @@ def ensure(profile: str) -> None:
     """Bring ``.venv`` up to what ``profile`` (``run`` or ``test``) needs."""
     identity = f"{sys.version} {sys.base_prefix}"
     state = State.read()
-    if state.python and (state.python != identity or not _works(VENV / "bin" / "python")):
-        say("the Python of .venv has changed: making it anew")
+    # Another python3 on the path is no reason to start over; one that was asked for by name is.
+    changed = bool(os.environ.get("PYTHON")) and state.python != identity
+    if state.python and (changed or not _works(VENV / "bin" / "python")):
+        say("the Python of .venv has changed or gone: making it anew")
         shutil.rmtree(VENV)
         state = State()
     # A lock that was ever wanted stays wanted: `make run` after `make test` removes nothing.
@@ -106,7 +108,7 @@ def ensure(profile: str) -> None:
     if state.locks != digests or not state.python:
         uv = find_uv() or fetch_uv()
         install_locks(uv, digests)
-        state = State(identity, digests)
+        state = State(state.python or identity, digests)
         state.write()
     sources = sources_digest()
     if state.wheel != sources:
@@ -174,11 +176,9 @@ def install_wheel(uv: str) -> None:
     """Build the checkout's wheel with the locked build tools and install it."""
     say("building and installing the swarm wheel")
     with tempfile.TemporaryDirectory() as folder:
-        constraints = ["--build-constraints", str(ROOT / LOCKS["build"]), "--require-hashes"]
-        _run(
-            [uv, "build", "--quiet", "--wheel", "--out-dir", folder, *constraints]
-            + ["--python", str(VENV / "bin" / "python"), str(ROOT)]
-        )
+        build = ["build", "--quiet", "--wheel", "--out-dir", folder, *_into_venv()]
+        build += ["--build-constraints", str(ROOT / LOCKS["build"]), "--require-hashes"]
+        _run([uv, *build, str(ROOT)])
         (wheel,) = Path(folder).glob("*.whl")
         options = ["--quiet", "--no-deps", "--reinstall", "--no-index"]
         _run([uv, "pip", "install", *options, *_into_venv(), str(wheel)])
@@ -250,7 +250,10 @@ def _distribution_pip(scratch: Path) -> Path | None:
     wheels = list(Path("/usr/share/python-wheels").glob("pip-*.whl"))
     if not wheels and shutil.which("apt-get") and shutil.which("dpkg-deb"):
         fetched = subprocess.run(
-            ["apt-get", "download", "python3-pip-whl"], cwd=scratch, capture_output=True, check=False
+            ["apt-get", "download", "python3-pip-whl"],
+            cwd=scratch,
+            capture_output=True,
+            check=False,
         )
         for archive in scratch.glob("*.deb"):
             if fetched.returncode == 0:

@@ -1,0 +1,136 @@
+"""The sources obey the rules of the house; every rule is first shown to notice a break."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+
+import pytest
+
+from tests.architecture import rules
+from tests.architecture.rules import ROOT
+
+SOURCES = [path for path in rules.tracked_files(".py") if "catalog" not in path.parts]
+PRODUCT = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ("src", "scripts")]
+OTHERS = [path for path in SOURCES if path not in PRODUCT]
+
+# The CLI's table of commands names modules as text and loads one when its command is called.
+LATE_LOADERS = {"src/swarm/cli/lazy.py": frozenset({"load", "get_command", "resolve"})}
+
+
+def place(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_there_are_sources() -> None:
+    assert len(PRODUCT) > 20
+
+
+def test_no_import_hides_in_a_function() -> None:
+    found = [
+        line
+        for path in SOURCES
+        for line in rules.hidden_imports(
+            path.read_text(), place(path), LATE_LOADERS.get(place(path), frozenset())
+        )
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        "def f():\n    import json\n",
+        "class A:\n    async def f(self):\n        if 1:\n            from a import b\n",
+        "import importlib\nimportlib.import_module('x')\n",
+        "def f():\n    return __import__('x')\n",
+    ],
+)
+def test_a_hidden_import_is_noticed(sample: str) -> None:
+    assert len(rules.hidden_imports(sample, "sample.py")) == 1
+
+
+def test_late_import_is_allowed_where_it_is_sanctioned() -> None:
+    sample = "def load():\n    importlib.import_module('x')\n"
+    assert rules.hidden_imports(sample, "sample.py", frozenset({"load"})) == []
+
+
+def test_files_and_functions_are_short() -> None:
+    found = [
+        line
+        for path in PRODUCT
+        for line in rules.oversized(
+            path.read_text(), place(path), file_lines=500, function_lines=60
+        )
+    ]
+    found += [
+        line
+        for path in OTHERS
+        for line in rules.oversized(
+            path.read_text(), place(path), file_lines=600, function_lines=80
+        )
+    ]
+    assert found == []
+
+
+def test_oversize_is_noticed() -> None:
+    sample = "def f():\n" + "    a = 1\n" * 59
+    assert len(rules.oversized(sample, "s.py", file_lines=100, function_lines=60)) == 1
+    assert len(rules.oversized(sample, "s.py", file_lines=60, function_lines=61)) == 1
+    assert rules.oversized(sample, "s.py", file_lines=61, function_lines=61) == []
+
+
+def test_names_say_something() -> None:
+    found = rules.junk_names(PurePath(place(path)) for path in rules.tracked_files())
+    found += [
+        line for path in SOURCES for line in rules.junk_classes(path.read_text(), place(path))
+    ]
+    assert found == []
+
+
+def test_names_that_say_nothing_are_noticed() -> None:
+    names = ["src/utils/a.py", "src/a_helpers.py", "src/common.py", "src/run_manager.py"]
+    assert len(rules.junk_names(map(PurePath, names))) == 4
+    assert rules.junk_names([PurePath("src/commons_licence.py")]) == []
+    assert len(rules.junk_classes("class RunManager: ...", "s.py")) == 1
+
+
+def test_tracked_files_speak_of_swarm_alone() -> None:
+    found: list[str] = []
+    for path in rules.tracked_files():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        found += rules.private_facts(text, place(path))
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        rules.MACHINE_PATHS[0] + "main",
+        "https://" + rules.REGISTRY_HOSTS[0] + "/simple",
+        "https://registry." + rules.REGISTRY_HOSTS[2],
+        "see issue " + "12",
+        "Fixes " + "#3",
+    ],
+)
+def test_private_facts_are_noticed(sample: str) -> None:
+    assert len(rules.private_facts(f"fine\n{sample}\n", "s.md")) == 1
+
+
+def test_setup_needs_the_standard_library_only() -> None:
+    """It runs before anything is installed."""
+    for name in ("environment.py", "system_packages.py"):
+        source = (ROOT / "scripts" / name).read_text()
+        assert rules.foreign_imports(source, name) == []
+
+
+def test_foreign_imports_are_noticed() -> None:
+    sample = "import json, yaml\nfrom swarm.kernel import json\nfrom . import x\nimport os.path\n"
+    found = rules.foreign_imports(sample, "s.py")
+    assert [line.partition(": ")[2] for line in found] == [
+        "imports yaml",
+        "imports swarm.kernel",
+        "imports .",
+    ]
