@@ -1,4 +1,4 @@
-"""JSON as Swarm writes it: canonical (sorted keys, no spaces), NaN and Infinity refused."""
+"""JSON as Swarm writes it: no spaces, keys sorted unless asked otherwise, NaN refused."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ JsonValue: TypeAlias = Any
 JsonObject: TypeAlias = dict[str, JsonValue]
 
 
-def dumps(value: JsonValue) -> str:
-    """Canonical JSON text of ``value``.
+def dumps(value: JsonValue, *, sort_keys: bool = True) -> str:
+    """JSON text of ``value``: canonical, or with its keys in the order given.
 
     Raises:
         InvalidError: the value holds something JSON cannot carry (NaN, bytes, a set, ...).
     """
-    return dump_bytes(value).decode()
+    return dump_bytes(value, sort_keys=sort_keys).decode()
 
 
-def dump_bytes(value: JsonValue) -> bytes:
-    """Canonical JSON of ``value`` as UTF-8 bytes; equal values give equal bytes."""
+def dump_bytes(value: JsonValue, *, sort_keys: bool = True) -> bytes:
+    """JSON of ``value`` as UTF-8 bytes; with sorted keys, equal values give equal bytes."""
     try:
-        data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort_keys else None)
     except TypeError as error:
         raise InvalidError(f"the value cannot be written as JSON: {error}") from None
     if b"null" in data and (path := _not_finite(value, PurePath())) is not None:

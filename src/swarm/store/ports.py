@@ -27,9 +27,11 @@ class AgentRegistry(Protocol):
     ) -> AgentRecord:
         """Register ``agent`` with its grants, in one commit.
 
-        The same name, version and digest again changes nothing but ``updated_at`` and the grants,
-        and returns the record that stands. Another digest under the same name and version makes
-        the earlier record inactive. Two processes registering at once both end with one record.
+        The same name, version and digest again changes nothing but ``updated_at``, where the
+        package lies on this machine (path, source, environment) and the grants, which are added to
+        those that stand; it returns the record that stands, active again if it was not. Another
+        digest under the same name and version makes the earlier record inactive. Two processes
+        registering at once both end with one record.
         """
         ...
 
@@ -56,7 +58,8 @@ class WorkflowRegistry(Protocol):
     """Registered workflows."""
 
     async def add_workflow(self, workflow: WorkflowRecord) -> WorkflowRecord:
-        """Register ``workflow``; digests behave as for agents, and ``enabled`` is kept."""
+        """Register ``workflow``; digests behave as for agents, and ``enabled`` is kept: versions of
+        a workflow that is disabled are disabled too."""
         ...
 
     async def get_workflow(self, workflow_id: str) -> WorkflowRecord | None: ...
@@ -100,7 +103,11 @@ class RunJournal(Protocol):
 
     async def reopen_run(self, run_id: str, owner: str, changes: RunChanges) -> RunRecord | None:
         """Take an ended run up again as ``owner``: apply ``changes``, set it running, raise its
-        epoch, all in one commit. None if the run has not ended (somebody else reopened it)."""
+        epoch, all in one commit. None if the run has not ended (somebody else reopened it).
+
+        Its outputs, step_results, error, completed_at and cancel_requested are emptied unless
+        ``changes`` sets them.
+        """
         ...
 
     async def request_cancel(self, run_id: str) -> RunRecord | None:
@@ -114,7 +121,7 @@ class RunJournal(Protocol):
         ...
 
     async def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
-        """Newest first. The JSON documents of the run (definition, step_results) come too."""
+        """Newest first. The run's JSON documents come too unless ``documents`` is False."""
         ...
 
     async def unfinished_runs(self) -> list[RunRecord]:

@@ -224,6 +224,9 @@ class RunFilter:
     limit: int = 50
     before_id: str | None = None
     """Only runs older than this one: ids sort by creation, so this is the page's cursor."""
+    documents: bool = True
+    """False leaves inputs, outputs, step_results, definition and the like empty: they may be large,
+    and a list of runs does not show them."""
     project_id: str = DEFAULT_PROJECT
 
 

@@ -1,0 +1,168 @@
+"""Files kept by their content: ``<root>/sha256/ab/cdef…``, named by the SHA-256 of what they hold.
+
+A file appears under its name only when it is whole and on disk, so readers need no lock, and
+writers of the same content at the same time end with one file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from swarm.kernel.errors import InputError, NotFoundError, UnavailableError
+from swarm.kernel.settings import MIB
+
+ALGORITHM = "sha256"
+CHUNK_BYTES = 1 * MIB
+"""How much is read, hashed and written at a time."""
+_HEX_DIGITS = frozenset("0123456789abcdef")
+
+
+class LocalArtifacts:
+    """The artifacts of one home, in a folder. Implements :class:`swarm.store.ports.ArtifactStore`.
+
+    Every ``put`` returns the reference once the content is durable, and works off the event loop.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._folder = root / ALGORITHM
+
+    async def put_bytes(self, data: bytes) -> str:
+        """Keep ``data``.
+
+        Raises:
+            UnavailableError: it cannot be written (disk full, read-only, ...).
+        """
+        return await asyncio.to_thread(self._keep, io.BytesIO(data))
+
+    async def put_file(self, path: Path) -> str:
+        """Copy the regular file at ``path`` in; a symbolic link is followed.
+
+        Raises:
+            InputError: it cannot be read or is no regular file.
+            UnavailableError: it cannot be written.
+        """
+        return await asyncio.to_thread(self._keep_file, path)
+
+    async def put_descriptor(self, descriptor: int) -> str:
+        """Copy an open regular file in, from its start; the descriptor's position stays.
+
+        Raises:
+            InputError: it cannot be read or is no regular file.
+            UnavailableError: it cannot be written.
+        """
+        return await asyncio.to_thread(
+            self._keep_descriptor, descriptor, f"descriptor {descriptor}"
+        )
+
+    def path(self, reference: str) -> Path:
+        """Where the content of ``reference`` lies; raises NotFoundError if it is not here."""
+        algorithm, _, digest = reference.partition(":")
+        if algorithm == ALGORITHM and len(digest) == 64 and _HEX_DIGITS.issuperset(digest):
+            path = self._place(digest)
+            if path.is_file():
+                return path
+        raise NotFoundError(
+            f"there is no artifact {reference}",
+            where=str(self._root),
+            remedy="it may belong to another home; give the file itself again",
+        )
+
+    def _place(self, digest: str) -> Path:
+        return self._folder / digest[:2] / digest[2:]
+
+    def _keep_file(self, path: Path) -> str:
+        try:
+            # Non-blocking, so that a FIFO without a writer cannot hold the thread.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise _unreadable(error.strerror or str(error), str(path)) from None
+        try:
+            return self._keep_descriptor(descriptor, str(path))
+        finally:
+            os.close(descriptor)
+
+    def _keep_descriptor(self, descriptor: int, where: str) -> str:
+        try:
+            mode = os.fstat(descriptor).st_mode
+        except OSError as error:
+            raise _unreadable(error.strerror or str(error), where) from None
+        if not stat.S_ISREG(mode):
+            raise _unreadable("it is not a regular file", where)
+        return self._keep(_FromStart(descriptor, where))
+
+    def _keep(self, source: BinaryIO | _FromStart) -> str:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=".part-", dir=self._folder)
+            try:
+                with os.fdopen(descriptor, "wb", buffering=0) as copy:
+                    digest = _copy_hashing(source, copy)
+                    os.fchmod(copy.fileno(), 0o444)
+                    place = self._place(digest)
+                    if not place.exists():
+                        os.fsync(copy.fileno())
+                        place.parent.mkdir(exist_ok=True)
+                        Path(name).rename(place)
+                        _sync_folder(place.parent)
+            finally:
+                with suppress(FileNotFoundError):
+                    Path(name).unlink()
+        except OSError as error:
+            raise UnavailableError(
+                f"the artifact cannot be written: {error.strerror or error}",
+                where=str(error.filename or self._folder),
+                remedy="check that the disk has space left and that you may write the folder",
+            ) from None
+        return f"{ALGORITHM}:{digest}"
+
+
+class _FromStart:
+    """Reads a descriptor from offset 0 without moving the position it shares with its owner."""
+
+    def __init__(self, descriptor: int, where: str) -> None:
+        self._descriptor = descriptor
+        self._where = where
+        self._offset = 0
+
+    def read(self, size: int) -> bytes:
+        try:
+            data = os.pread(self._descriptor, size, self._offset)
+        except OSError as error:
+            raise _unreadable(error.strerror or str(error), self._where) from None
+        self._offset += len(data)
+        return data
+
+
+def _copy_hashing(source: BinaryIO | _FromStart, copy: io.FileIO | BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := source.read(CHUNK_BYTES):
+        digest.update(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[copy.write(rest) :]
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unreadable(reason: str, where: str) -> InputError:
+    return InputError(
+        f"the file cannot be kept: {reason}",
+        where=where,
+        remedy="give a regular file that you may read",
+    )

@@ -1,0 +1,74 @@
+"""Queries about registered agents and the permissions granted to their packages."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from swarm.store.records import AgentRecord, GrantRecord
+from swarm.store.sqlite.rows import AGENTS, GRANTS, Value
+from swarm.store.versions import version_key
+
+_SELECT = f"SELECT {AGENTS.column_list} FROM agents"
+_INSERT = AGENTS.insert()
+_INSERT_GRANT = f"{GRANTS.insert()} ON CONFLICT (project_id, digest, permission, value) DO NOTHING"
+
+
+def add(
+    connection: sqlite3.Connection,
+    agent: AgentRecord,
+    row: Sequence[Value],
+    grants: Sequence[Sequence[Value]],
+) -> AgentRecord:
+    """Make ``agent``'s digest the active one of its version; return the record that stands."""
+    connection.execute(
+        "UPDATE agents SET active = 0, updated_at = ? WHERE project_id = ? AND name = ? "
+        "AND version = ? AND active = 1 AND digest <> ?",
+        (agent.updated_at, agent.project_id, agent.name, agent.version, agent.digest),
+    )
+    key = (agent.project_id, agent.name, agent.version, agent.digest)
+    same = "WHERE project_id = ? AND name = ? AND version = ? AND digest = ?"
+    standing = connection.execute(
+        f"UPDATE agents SET active = 1, updated_at = ?, path = ?, source = ?, "
+        f"environment_digest = ? {same}",
+        (agent.updated_at, agent.path, agent.source, agent.environment_digest, *key),
+    )
+    if not standing.rowcount:
+        connection.execute(_INSERT, row)
+    connection.executemany(_INSERT_GRANT, grants)
+    return AGENTS.decode(connection.execute(f"{_SELECT} {same}", key).fetchone())
+
+
+def remove(
+    connection: sqlite3.Connection, name: str, version: str | None, project_id: str, time: str
+) -> int:
+    return connection.execute(
+        "UPDATE agents SET active = 0, updated_at = ? WHERE project_id = ? AND name = ? "
+        "AND active = 1 AND (?4 IS NULL OR version = ?4)",
+        (time, project_id, name, version),
+    ).rowcount
+
+
+def get(connection: sqlite3.Connection, agent_id: str) -> AgentRecord | None:
+    row = connection.execute(f"{_SELECT} WHERE id = ?", (agent_id,)).fetchone()
+    return AGENTS.decode(row) if row else None
+
+
+def list_active(
+    connection: sqlite3.Connection, name: str | None, project_id: str
+) -> list[AgentRecord]:
+    rows = connection.execute(
+        f"{_SELECT} WHERE project_id = ?1 AND active = 1 AND (?2 IS NULL OR name = ?2)",
+        (project_id, name),
+    )
+    agents = [AGENTS.decode(row) for row in rows]
+    return sorted(agents, key=lambda agent: (agent.name, version_key(agent.version)))
+
+
+def list_grants(connection: sqlite3.Connection, digest: str, project_id: str) -> list[GrantRecord]:
+    rows = connection.execute(
+        f"SELECT {GRANTS.column_list} FROM grants WHERE project_id = ? AND digest = ? "
+        "ORDER BY permission, value",
+        (project_id, digest),
+    )
+    return [GRANTS.decode(row) for row in rows]

@@ -1,0 +1,201 @@
+"""Bringing a database file to the version that this Swarm speaks.
+
+The version stands in ``schema_migrations``, one row per migration applied. An upgrade of a database
+that holds something first writes a copy beside it, ``<file>.backup-<version>-<time>``. The write
+lock is held from before the copy to the end of the first migration, so that the copy lacks nothing.
+
+A folder lock keeps processes that open one new database at once apart: switching a file to WAL
+answers "locked" at once, without waiting, while another connection is at it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from swarm.kernel.clock import now_text
+from swarm.kernel.settings import Settings
+from swarm.store.sqlite.connection import connect, create_private
+from swarm.store.sqlite.failures import Failures
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema's history."""
+
+    version: int
+    name: str
+    script: str
+    """SQL statements, each ended by a semicolon at the end of a line."""
+
+    def statements(self) -> Iterator[str]:
+        """The script's statements one by one: ``executescript`` would commit in between."""
+        statement = ""
+        for line in self.script.splitlines(keepends=True):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                yield statement
+                statement = ""
+        if re.sub(r"--.*", "", statement).strip():
+            raise ValueError(f"migration {self.version} ends in the middle of a statement")
+
+
+def load_migrations(folder: Path) -> tuple[Migration, ...]:
+    """The migrations in ``folder`` in order. Raises ValueError if a number is missing or double."""
+    migrations = []
+    for number, path in enumerate(sorted(folder.glob("*.sql")), start=1):
+        version, _, name = path.stem.partition("_")
+        if int(version) != number:
+            raise ValueError(f"{path.name} should be number {number:04}")
+        migrations.append(Migration(number, name, path.read_text("utf-8")))
+    return tuple(migrations)
+
+
+MIGRATIONS = load_migrations(Path(__file__).parent / "migrations")
+
+
+def open_migrated(
+    path: Path, settings: Settings, failures: Failures, migrations: Sequence[Migration]
+) -> sqlite3.Connection:
+    """Open ``path`` for writing, made or upgraded where needed.
+
+    Raises:
+        DatabaseError: it is read-only, of a newer version, or not Swarm's.
+        sqlite3.Error: it is locked, damaged, full, ...
+    """
+    for needed in (path.parent, path):
+        if needed.exists() and not os.access(needed, os.W_OK):
+            raise failures.read_only(needed)
+    if path.exists() and (current := _open_current(path, settings, failures, migrations)):
+        return current
+    with _folder_lock(path.parent, failures), ExitStack() as stack:
+        try:
+            create_private(path)
+        except OSError as error:
+            raise failures.read_only(Path(error.filename or path)) from None
+        connection = stack.enter_context(closing(connect(path, settings)))
+        _refuse_foreign(connection, failures)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # Rebuilding a table needs this off; it cannot be switched within a transaction.
+        connection.execute("PRAGMA foreign_keys = 0")
+        _migrate(connection, path, settings, failures, migrations)
+        connection.execute("PRAGMA foreign_keys = 1")
+        stack.pop_all()
+        return connection
+
+
+def _open_current(
+    path: Path, settings: Settings, failures: Failures, migrations: Sequence[Migration]
+) -> sqlite3.Connection | None:
+    """A connection if nothing is to be done to the file, without taking any lock."""
+    with ExitStack() as stack:
+        connection = stack.enter_context(closing(connect(path, settings)))
+        version = _version(connection, failures, migrations)
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        if version != len(migrations) or mode != "wal":
+            return None
+        stack.pop_all()
+        return connection
+
+
+def _version(
+    connection: sqlite3.Connection, failures: Failures, migrations: Sequence[Migration]
+) -> int:
+    """The file's version, 0 for a new one. Raises DatabaseError if it is newer than known."""
+    tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'")
+    if tables.fetchone() is None:
+        return 0
+    (version,) = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
+    found = int(version or 0)
+    if found > len(migrations):
+        raise failures.newer(found, len(migrations))
+    return found
+
+
+def _refuse_foreign(connection: sqlite3.Connection, failures: Failures) -> None:
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if names and "schema_migrations" not in names:
+        raise failures.foreign()
+
+
+def _migrate(
+    connection: sqlite3.Connection,
+    path: Path,
+    settings: Settings,
+    failures: Failures,
+    migrations: Sequence[Migration],
+) -> None:
+    backed_up = False
+    while True:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version = _version(connection, failures, migrations)
+            if version == len(migrations):
+                connection.execute("ROLLBACK")
+                return
+            if version and not backed_up:
+                _back_up(path, version, settings)
+                backed_up = True
+            _apply(connection, migrations[version])
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _apply(connection: sqlite3.Connection, migration: Migration) -> None:
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_migrations "
+        "(version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TIMESTAMP NOT NULL)"
+    )
+    for statement in migration.statements():
+        connection.execute(statement)
+    if broken := connection.execute("PRAGMA foreign_key_check").fetchone():
+        raise ValueError(f"migration {migration.version} breaks a reference: {tuple(broken)}")
+    connection.execute(
+        "INSERT INTO schema_migrations VALUES (?, ?, ?)",
+        (migration.version, migration.name, now_text()),
+    )
+
+
+def _back_up(path: Path, version: int, settings: Settings) -> Path:
+    """Copy what is committed in ``path`` beside it; the name appears once the copy is whole."""
+    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+    backup = path.with_name(f"{path.name}.backup-{version}-{time}")
+    unfinished = backup.with_name(backup.name + ".part")
+    create_private(unfinished)
+    try:
+        with (
+            closing(connect(path, settings, query_only=True)) as source,
+            closing(sqlite3.connect(unfinished, isolation_level=None)) as copy,
+        ):
+            source.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+        unfinished.replace(backup)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            unfinished.unlink()
+        raise
+    return backup
+
+
+@contextmanager
+def _folder_lock(folder: Path, failures: Failures) -> Iterator[None]:
+    """Hold the lock of ``folder`` itself; it frees itself when the process ends."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        raise failures.missing_folder(folder) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

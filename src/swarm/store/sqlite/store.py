@@ -1,0 +1,207 @@
+"""The store over one SQLite file; implements every database port."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from swarm.kernel.clock import now_text
+from swarm.kernel.settings import Settings
+from swarm.store.records import (
+    DEFAULT_PROJECT,
+    AgentRecord,
+    GrantRecord,
+    InvocationRecord,
+    RunChanges,
+    RunFilter,
+    RunRecord,
+    StepRecord,
+    WorkflowRecord,
+)
+from swarm.store.sqlite import agents, history, journal, workflows
+from swarm.store.sqlite.failures import Failures
+from swarm.store.sqlite.migration import MIGRATIONS, Migration, open_migrated
+from swarm.store.sqlite.readers import Readers
+from swarm.store.sqlite.rows import AGENTS, GRANTS, INVOCATIONS, RUNS, STEPS
+from swarm.store.sqlite.writer import Writer
+
+PURGED_RUNS_PER_COMMIT = 20
+"""Runs deleted in one transaction, so that other writers get their turn in between."""
+
+
+async def open_store(
+    path: Path, settings: Settings, *, migrations: Sequence[Migration] = MIGRATIONS
+) -> SqliteStore:
+    """Open the database at ``path``, made or upgraded where needed (an upgrade backs up first).
+
+    The store belongs to the running event loop.
+
+    Raises:
+        DatabaseError: locked, read-only, full, damaged, of a newer version, or not Swarm's.
+    """
+    failures = Failures(path, settings.database_timeout_seconds)
+    writer = Writer(partial(open_migrated, path, settings, failures, migrations), failures)
+    await writer.start()
+    return SqliteStore(writer, Readers(path, settings, failures))
+
+
+class SqliteStore:
+    """One open database; see ``store.ports`` for what each method promises."""
+
+    def __init__(self, writer: Writer, readers: Readers) -> None:
+        self._writer = writer
+        self._readers = readers
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await self._readers.close()
+
+    # Agents
+
+    async def add_agent(
+        self, agent: AgentRecord, grants: Sequence[GrantRecord] = ()
+    ) -> AgentRecord:
+        time = now_text()
+        agent = replace(
+            agent,
+            active=True,
+            created_at=agent.created_at or time,
+            updated_at=agent.updated_at or time,
+        )
+        row = AGENTS.encode(agent)
+        grant_rows = [
+            GRANTS.encode(replace(grant, created_at=grant.created_at or time)) for grant in grants
+        ]
+        return await self._writer.submit(
+            lambda connection: agents.add(connection, agent, row, grant_rows)
+        )
+
+    async def remove_agent(
+        self, name: str, version: str | None = None, project_id: str = DEFAULT_PROJECT
+    ) -> int:
+        time = now_text()
+        return await self._writer.submit(
+            lambda connection: agents.remove(connection, name, version, project_id, time)
+        )
+
+    async def get_agent(self, agent_id: str) -> AgentRecord | None:
+        return await self._readers.run(lambda connection: agents.get(connection, agent_id))
+
+    async def list_agents(
+        self, name: str | None = None, project_id: str = DEFAULT_PROJECT
+    ) -> list[AgentRecord]:
+        return await self._readers.run(
+            lambda connection: agents.list_active(connection, name, project_id)
+        )
+
+    async def list_grants(
+        self, digest: str, project_id: str = DEFAULT_PROJECT
+    ) -> list[GrantRecord]:
+        return await self._readers.run(
+            lambda connection: agents.list_grants(connection, digest, project_id)
+        )
+
+    # Workflows
+
+    async def add_workflow(self, workflow: WorkflowRecord) -> WorkflowRecord:
+        time = now_text()
+        workflow = replace(
+            workflow,
+            active=True,
+            created_at=workflow.created_at or time,
+            updated_at=workflow.updated_at or time,
+        )
+        row = workflows.encode(workflow)
+        return await self._writer.submit(
+            lambda connection: workflows.add(connection, workflow, row)
+        )
+
+    async def get_workflow(self, workflow_id: str) -> WorkflowRecord | None:
+        return await self._readers.run(lambda connection: workflows.get(connection, workflow_id))
+
+    async def list_workflows(
+        self, name: str | None = None, project_id: str = DEFAULT_PROJECT
+    ) -> list[WorkflowRecord]:
+        return await self._readers.run(
+            lambda connection: workflows.list_active(connection, name, project_id)
+        )
+
+    async def set_workflow_enabled(
+        self, name: str, enabled: bool, project_id: str = DEFAULT_PROJECT
+    ) -> int:
+        time = now_text()
+        return await self._writer.submit(
+            lambda connection: workflows.set_enabled(connection, name, enabled, project_id, time)
+        )
+
+    # Runs
+
+    async def create_run(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
+        row = RUNS.encode(run if run.created_at else replace(run, created_at=now_text()))
+        step_rows = [STEPS.encode(step) for step in steps]
+        await self._writer.submit(lambda connection: journal.create(connection, row, step_rows))
+
+    async def claim_run(
+        self, run_id: str, owner: str, expected_owner: str | None
+    ) -> RunRecord | None:
+        return await self._writer.submit(
+            lambda connection: journal.claim(connection, run_id, owner, expected_owner)
+        )
+
+    async def commit(self, run_id: str, epoch: int, changes: RunChanges) -> None:
+        encoded = journal.encode_changes(changes)
+        await self._writer.submit(
+            lambda connection: journal.commit(connection, run_id, epoch, encoded)
+        )
+
+    async def reopen_run(self, run_id: str, owner: str, changes: RunChanges) -> RunRecord | None:
+        encoded = journal.encode_reopening(changes)
+        return await self._writer.submit(
+            lambda connection: journal.reopen(connection, run_id, owner, encoded)
+        )
+
+    async def request_cancel(self, run_id: str) -> RunRecord | None:
+        return await self._writer.submit(
+            lambda connection: journal.request_cancel(connection, run_id)
+        )
+
+    async def get_run(self, run_id: str) -> RunRecord | None:
+        return await self._readers.run(lambda connection: journal.get_run(connection, run_id))
+
+    async def find_runs(self, prefix: str, limit: int = 10) -> list[RunRecord]:
+        return await self._readers.run(lambda connection: history.find(connection, prefix, limit))
+
+    async def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
+        return await self._readers.run(lambda connection: history.list_page(connection, run_filter))
+
+    async def unfinished_runs(self) -> list[RunRecord]:
+        return await self._readers.run(history.list_unfinished)
+
+    async def list_steps(self, run_id: str) -> list[StepRecord]:
+        return await self._readers.run(lambda connection: history.list_steps(connection, run_id))
+
+    async def list_invocations(self, run_id: str) -> list[InvocationRecord]:
+        return await self._readers.run(
+            lambda connection: history.list_invocations(connection, run_id)
+        )
+
+    async def record_invocation(self, invocation: InvocationRecord) -> None:
+        row = INVOCATIONS.encode(invocation)
+        await self._writer.submit(lambda connection: journal.record_invocation(connection, row))
+
+    async def purge_runs(self, completed_before: str, limit: int = 1000) -> list[str]:
+        purged: list[str] = []
+        while len(purged) < limit:
+            count = min(PURGED_RUNS_PER_COMMIT, limit - len(purged))
+
+            def purge(connection: sqlite3.Connection, count: int = count) -> list[str]:
+                return journal.purge(connection, completed_before, count)
+
+            deleted = await self._writer.submit(purge)
+            purged += deleted
+            if len(deleted) < count:
+                break
+        return purged

@@ -1,0 +1,84 @@
+"""Queries about registered workflows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from swarm.kernel.json import JsonObject
+from swarm.store.records import WorkflowRecord
+from swarm.store.sqlite.rows import WORKFLOWS, Value, encode_json
+from swarm.store.versions import version_key
+
+_DERIVED = ("steps", "variables", "on_error", "on_success")
+"""Columns of the specification that repeat a part of ``definition``, for whoever reads them."""
+_SELECT = f"SELECT {WORKFLOWS.column_list} FROM workflows"
+_INSERT = WORKFLOWS.insert(extra=_DERIVED)
+
+
+def encode(workflow: WorkflowRecord) -> list[Value]:
+    """The row of ``workflow``, derived columns included."""
+    empty: JsonObject = {"steps": [], "variables": {}, "on_error": [], "on_success": []}
+    parts = (workflow.definition.get(name, empty[name]) for name in _DERIVED)
+    return [*WORKFLOWS.encode(workflow), *map(encode_json, parts)]
+
+
+def add(
+    connection: sqlite3.Connection, workflow: WorkflowRecord, row: Sequence[Value]
+) -> WorkflowRecord:
+    """Make ``workflow``'s digest the active one of its version; return the record that stands.
+
+    A workflow that was disabled stays so: in its other versions and when it is registered again.
+    """
+    named = (workflow.project_id, workflow.name)
+    connection.execute(
+        "UPDATE workflows SET active = 0, updated_at = ? WHERE project_id = ? AND name = ? "
+        "AND version = ? AND active = 1 AND digest <> ?",
+        (workflow.updated_at, *named, workflow.version, workflow.digest),
+    )
+    key = (*named, workflow.version, workflow.digest)
+    same = "WHERE project_id = ? AND name = ? AND version = ? AND digest = ?"
+    standing = connection.execute(
+        f"UPDATE workflows SET active = 1, updated_at = ?, path = ? {same}",
+        (workflow.updated_at, workflow.path, *key),
+    )
+    if not standing.rowcount:
+        disabled = connection.execute(
+            "SELECT 1 FROM workflows WHERE project_id = ? AND name = ? AND enabled = 0 LIMIT 1",
+            named,
+        ).fetchone()
+        connection.execute(_INSERT, row)
+        if disabled:
+            connection.execute("UPDATE workflows SET enabled = 0 WHERE id = ?", (workflow.id,))
+    return WORKFLOWS.decode(connection.execute(f"{_SELECT} {same}", key).fetchone())
+
+
+def get(connection: sqlite3.Connection, workflow_id: str) -> WorkflowRecord | None:
+    row = connection.execute(f"{_SELECT} WHERE id = ?", (workflow_id,)).fetchone()
+    return WORKFLOWS.decode(row) if row else None
+
+
+def list_active(
+    connection: sqlite3.Connection, name: str | None, project_id: str
+) -> list[WorkflowRecord]:
+    rows = connection.execute(
+        f"{_SELECT} WHERE project_id = ?1 AND active = 1 AND (?2 IS NULL OR name = ?2)",
+        (project_id, name),
+    )
+    workflows = [WORKFLOWS.decode(row) for row in rows]
+    return sorted(workflows, key=lambda flow: (flow.name, version_key(flow.version)))
+
+
+def set_enabled(
+    connection: sqlite3.Connection, name: str, enabled: bool, project_id: str, time: str
+) -> int:
+    """Set the flag on all rows, inactive ones too, so that it survives registering them again."""
+    connection.execute(
+        "UPDATE workflows SET enabled = ?, updated_at = ? WHERE project_id = ? AND name = ?",
+        (int(enabled), time, project_id, name),
+    )
+    (count,) = connection.execute(
+        "SELECT count(*) FROM workflows WHERE project_id = ? AND name = ? AND active = 1",
+        (project_id, name),
+    ).fetchone()
+    return int(count)

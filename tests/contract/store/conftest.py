@@ -1,0 +1,106 @@
+"""What every backend of the store is tested with. A new backend is a new entry in ``BACKENDS``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm.kernel.clock import now_text
+from swarm.kernel.ids import new_id
+from swarm.kernel.settings import Settings
+from swarm.store.ports import Store
+from swarm.store.records import AgentRecord, RunRecord, StepRecord, WorkflowRecord
+from swarm.store.sqlite import open_store
+
+OpenStore = Callable[[], Awaitable[Store]]
+BACKENDS = ("sqlite",)
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Makes records that fit together."""
+
+    def agent(self, **fields: Any) -> AgentRecord:
+        base = AgentRecord(
+            id=new_id("agent"),
+            name="echo",
+            version="1.0.0",
+            digest="sha256:" + "a" * 64,
+            path="/packages/a",
+            source="/sources/echo",
+            definition={"name": "echo", "inputs": [{"name": "message"}]},
+        )
+        return replace(base, **fields)
+
+    def workflow(self, **fields: Any) -> WorkflowRecord:
+        base = WorkflowRecord(
+            id=new_id("wf"),
+            name="echo-chain",
+            version="1.0.0",
+            digest="sha256:" + "b" * 64,
+            path="/sources/echo-chain",
+            definition={"name": "echo-chain", "steps": [{"id": "first"}], "variables": {"x": 1}},
+        )
+        return replace(base, **fields)
+
+    def run(self, workflow: WorkflowRecord, **fields: Any) -> RunRecord:
+        base = RunRecord(
+            id=new_id("run"),
+            workflow_id=workflow.id,
+            workflow_name=workflow.name,
+            workflow_version=workflow.version,
+            definition=workflow.definition,
+            created_at=now_text(),
+        )
+        return replace(base, **fields)
+
+    def steps(self, run: RunRecord, *step_ids: str, **fields: Any) -> list[StepRecord]:
+        return [
+            replace(StepRecord(id=new_id("step"), run_id=run.id, step_id=step_id), **fields)
+            for step_id in step_ids
+        ]
+
+
+@pytest.fixture
+def samples() -> Samples:
+    return Samples()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, durability="normal", database_timeout_seconds=5)
+
+
+@pytest.fixture(params=BACKENDS)
+async def open_another(tmp_path: Path, settings: Settings) -> AsyncIterator[OpenStore]:
+    """Opens one more store on the same database, as another process would."""
+    opened: list[Store] = []
+
+    async def open_one() -> Store:
+        store = await open_store(tmp_path / "registry.db", settings)
+        opened.append(store)
+        return store
+
+    yield open_one
+    for store in opened:
+        await store.close()
+
+
+@pytest.fixture
+async def store(open_another: OpenStore) -> Store:
+    return await open_another()
+
+
+@pytest.fixture
+async def workflow(store: Store, samples: Samples) -> WorkflowRecord:
+    """A registered workflow, which runs need."""
+    return await store.add_workflow(samples.workflow())
+
+
+@pytest.fixture
+async def agent(store: Store, samples: Samples) -> AgentRecord:
+    return await store.add_agent(samples.agent())
