@@ -101,7 +101,7 @@ def ensure(profile: str) -> None:
         shutil.rmtree(VENV)
         state = State()
     # A lock that was ever wanted stays wanted: `make run` after `make test` removes nothing.
-    wanted = ({"run", profile} | set(state.locks)) & set(LOCKS)
+    wanted = ({"run", "build", profile} | set(state.locks)) & set(LOCKS)
     if "node" not in wanted and not host_has_node():
         wanted.add("node")
     digests = {name: _digest(ROOT / LOCKS[name]) for name in sorted(wanted)}
@@ -149,9 +149,9 @@ def fetch_uv() -> str:
     base = [sys.executable, "-m", "pip"]
     _make_venv()
     with tempfile.TemporaryDirectory() as scratch:
-        if not _works(pip[0], "import ensurepip") or _quietly([pip[0], "-m", "ensurepip"]) != 0:
+        if not _works(pip[0], "import ensurepip.__main__") or _quietly([pip[0], "-m", "ensurepip"]) != 0:
             pip = [*base, "--python", pip[0]]
-            if not _works(sys.executable, "import pip"):
+            if not _works(sys.executable, "import pip.__main__"):
                 wheel = _distribution_pip(Path(scratch))
                 if wheel is None:
                     raise SetupError(NEEDS_PIP)
@@ -173,12 +173,12 @@ def install_locks(uv: str, digests: Mapping[str, str]) -> None:
 
 
 def install_wheel(uv: str) -> None:
-    """Build the checkout's wheel with the locked build tools and install it."""
+    """Build the checkout's wheel with the environment's build tools and install it."""
     say("building and installing the swarm wheel")
     with tempfile.TemporaryDirectory() as folder:
         build = ["build", "--quiet", "--wheel", "--out-dir", folder, *_into_venv()]
-        build += ["--build-constraints", str(ROOT / LOCKS["build"]), "--require-hashes"]
-        _run([uv, *build, str(ROOT)])
+        # The build tools are in the environment, so that an edited source needs no network.
+        _run([uv, *build, "--no-build-isolation", str(ROOT)])
         (wheel,) = Path(folder).glob("*.whl")
         options = ["--quiet", "--no-deps", "--reinstall", "--no-index"]
         _run([uv, "pip", "install", *options, *_into_venv(), str(wheel)])

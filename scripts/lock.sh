@@ -15,5 +15,5 @@ compile() {
 
 compile requirements.txt pyproject.toml "$@"
 compile requirements-dev.txt pyproject.toml --group dev --constraints requirements.txt "$@"
-compile requirements-build.txt --group build "$@"
+compile requirements-build.txt --group build --constraints requirements-dev.txt "$@"
 compile requirements-node.txt --group node "$@"
