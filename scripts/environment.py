@@ -149,7 +149,10 @@ def fetch_uv() -> str:
     base = [sys.executable, "-m", "pip"]
     _make_venv()
     with tempfile.TemporaryDirectory() as scratch:
-        if not _works(pip[0], "import ensurepip.__main__") or _quietly([pip[0], "-m", "ensurepip"]) != 0:
+        if (
+            not _works(pip[0], "import ensurepip.__main__")
+            or _quietly([pip[0], "-m", "ensurepip"]) != 0
+        ):
             pip = [*base, "--python", pip[0]]
             if not _works(sys.executable, "import pip.__main__"):
                 wheel = _distribution_pip(Path(scratch))
