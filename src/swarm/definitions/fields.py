@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+)
 
 from swarm.kernel.json import JsonObject, JsonValue
 
@@ -50,3 +57,11 @@ class FieldDefinition(Definition):
     @property
     def has_default(self) -> bool:
         return "default" in self.model_fields_set
+
+    @model_serializer(mode="wrap")
+    def _without_absent_default(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
+        """Leave ``default`` out when there is none, as null would be one."""
+        document: JsonObject = serialize(self)
+        if not self.has_default:
+            document.pop("default", None)
+        return document

@@ -1,0 +1,266 @@
+"""Checks values against declared fields, and describes fields as JSON Schema.
+
+A field that is not required may be left out or be null; both mean "not given", and its default (or
+null, when it has none) takes the place. So every declared name is there afterwards, and checking
+twice changes nothing. Nothing is converted; an integer is also a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import lru_cache
+from typing import Any, Literal
+
+import jsonschema_rs
+
+from swarm.definitions.fields import FieldDefinition
+from swarm.definitions.files import FILE_VALUE_SCHEMA, is_file_value
+from swarm.kernel.errors import InputError, nearest_names
+from swarm.kernel.json import JsonObject, JsonValue, dumps, loads
+
+SECRET_KEY = "$secret"
+MAX_SHOWN = 40
+MAX_FAULTS = 20
+
+_CACHE_SIZE = 512
+
+Kind = Literal["input", "output"]
+
+_Check = Callable[[JsonValue], str | None]
+"""Says what is wrong with a value ("must be a string, got integer 5"), or None."""
+
+
+def check_values(
+    fields: Sequence[FieldDefinition],
+    values: JsonValue,
+    *,
+    subject: str,
+    kind: Kind = "input",
+    secrets: bool = False,
+) -> JsonObject:
+    """Apply defaults and check types, enums, schemas and names.
+
+    Args:
+        fields: what is declared.
+        values: plain JSON, as given.
+        subject: whose values they are, for messages, such as ``echo@1.0.0``.
+        kind: what they are to it, for messages.
+        secrets: whether ``{"$secret": "NAME"}`` may stand for a value (in a step's inputs).
+
+    Returns:
+        A new object with every declared name, in the order of the fields.
+
+    Raises:
+        InputError: names all faults.
+    """
+    if not isinstance(values, dict):
+        raise InputError(
+            f"the {kind}s of {subject} must be an object, got {describe(values)}",
+            remedy='give a JSON object, such as {"name": "value"}',
+        )
+    checked: JsonObject = {}
+    faults: list[str] = []
+    for name, check, required, default in _compiled(fields):
+        value = values.get(name)
+        if value is None and not required:
+            checked[name] = deepcopy(default) if isinstance(default, (dict, list)) else default
+            continue
+        checked[name] = value
+        fault = check(value)
+        if fault is None or (secrets and is_secret_reference(value)):
+            continue
+        faults.append(
+            f"{kind} `{name}` of {subject} " + (fault if name in values else "is missing")
+        )
+    if faults or len(values) > len(checked) or not values.keys() <= checked.keys():
+        _refuse(fields, values, f"of {subject}", kind, faults)
+    return checked
+
+
+def check_value(field: FieldDefinition, value: JsonValue) -> str | None:
+    """What is wrong with one given value ("must be a string, got integer 5"), or None."""
+    return _check_of(field)(value)
+
+
+def is_secret_reference(value: JsonValue) -> bool:
+    """Whether ``value`` is what ``${secrets.NAME}`` evaluates to."""
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get(SECRET_KEY), str)
+
+
+def fields_schema(fields: Sequence[FieldDefinition]) -> JsonObject:
+    """The JSON Schema (2020-12) of the objects that :func:`check_values` accepts."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {field.name: _field_schema(field) for field in fields},
+        "required": [field.name for field in fields if _is_required(field)],
+        "additionalProperties": False,
+    }
+
+
+def schema_fault(schema: JsonObject) -> str | None:
+    """What is wrong with a JSON Schema, or None. Remote references are never fetched."""
+    try:
+        jsonschema_rs.Draft202012Validator(schema, offline=True)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        return str(getattr(error, "message", None) or error).splitlines()[0]
+    return None
+
+
+def describe(value: JsonValue) -> str:
+    """A value for messages, such as ``integer 5`` or ``string "abc"``; long ones are cut."""
+    kind = {
+        "NoneType": "null",
+        "bool": "boolean",
+        "int": "integer",
+        "float": "number",
+        "str": "string",
+        "list": "array",
+        "dict": "object",
+    }.get(type(value).__name__, type(value).__name__)
+    if value is None:
+        return kind
+    if isinstance(value, (list, tuple)):
+        return f"{kind} of {len(value)} items"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{kind} {value}"
+    if not isinstance(value, (bool, int, float, str, dict)):
+        return kind
+    shown = dumps(value) if not isinstance(value, int) or isinstance(value, bool) else str(value)
+    return f"{kind} {shown if len(shown) <= MAX_SHOWN else shown[: MAX_SHOWN - 3] + '...'}"
+
+
+def _refuse(
+    fields: Sequence[FieldDefinition], values: JsonObject, owner: str, kind: str, faults: list[str]
+) -> None:
+    known = [field.name for field in fields]
+    unknown = [str(name) for name in values if name not in known]
+    offered: list[str] = []
+    for name in unknown:
+        faults.append(f"{kind} `{name}` {owner} is not declared")
+        offered += nearest_names(name, known, limit=1)
+    if len(faults) > MAX_FAULTS:
+        faults[MAX_FAULTS:] = [f"and {len(faults) - MAX_FAULTS} more"]
+    remedy = (
+        f"did you mean {' and '.join(sorted(set(offered)))}?"
+        if offered
+        else (f"declared: {', '.join(known) or 'nothing'}")
+    )
+    raise InputError("; ".join(faults), remedy=remedy)
+
+
+def _is_required(field: FieldDefinition) -> bool:
+    return field.required and not field.has_default
+
+
+_Compiled = tuple[tuple[str, _Check, bool, JsonValue], ...]
+_by_identity: dict[int, tuple[Sequence[FieldDefinition], _Compiled]] = {}
+
+
+def _compiled(fields: Sequence[FieldDefinition]) -> _Compiled:
+    """Name, check, whether required and default of each field; kept for the last tuples seen."""
+    kept = _by_identity.get(id(fields))
+    if kept is not None and kept[0] is fields:
+        return kept[1]
+    compiled = tuple(
+        (
+            field.name,
+            _check_of(field),
+            _is_required(field),
+            field.default if field.has_default else None,
+        )
+        for field in fields
+    )
+    if isinstance(fields, tuple):
+        if len(_by_identity) >= _CACHE_SIZE:
+            _by_identity.clear()
+        _by_identity[id(fields)] = (fields, compiled)
+    return compiled
+
+
+def _check_of(field: FieldDefinition) -> _Check:
+    check = _TYPE_CHECKS[field.type]
+    if field.enum is None and field.schema_ is None:
+        return check
+    validator = _validator(dumps(field.schema_)) if field.schema_ is not None else None
+    return lambda value: check(value) or _check_further(field, validator, value)
+
+
+def _check_further(
+    field: FieldDefinition, validator: jsonschema_rs.Draft202012Validator | None, value: JsonValue
+) -> str | None:
+    if field.enum is not None and not any(_same(value, each) for each in field.enum):
+        allowed = ", ".join(dumps(each) for each in field.enum)
+        return f"must be one of {allowed}, got {describe(value)}"
+    if validator is None or validator.is_valid(value):
+        return None
+    faults = [
+        f"{''.join(f'[{part!r}]' for part in error.instance_path)} {error.message}".strip()
+        for error in validator.iter_errors(value)
+    ]
+    return f"does not fit its schema: {'; '.join(faults[:3])}"
+
+
+def _same(left: JsonValue, right: JsonValue) -> bool:
+    """Equality of JSON values, in which true is not 1."""
+    return left == right and isinstance(left, bool) == isinstance(right, bool)
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def _validator(schema: str) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(loads(schema), offline=True)
+
+
+def _expect(kind: str, article: str, *types: type) -> _Check:
+    message = f"must be {article} {kind}, got "
+    return lambda value: None if type(value) in types else message + describe(value)
+
+
+def _check_number(value: JsonValue) -> str | None:
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return None
+    return f"must be a number, got {describe(value)}"
+
+
+def _check_file(value: JsonValue) -> str | None:
+    if is_file_value(value):
+        return None
+    return f"must be a file (a value with `$artifact`), got {describe(value)}"
+
+
+def _check_directory(value: JsonValue) -> str | None:
+    if is_file_value(value):
+        return None
+    return f"must be a directory (a value with `$artifact`), got {describe(value)}"
+
+
+_TYPE_CHECKS: dict[str, _Check] = {
+    "string": _expect("string", "a", str),
+    "integer": _expect("integer", "an", int),
+    "number": _check_number,
+    "boolean": _expect("boolean", "a", bool),
+    "object": _expect("object", "an", dict),
+    "array": _expect("array", "an", list),
+    "file": _check_file,
+    "directory": _check_directory,
+}
+
+
+def _field_schema(field: FieldDefinition) -> JsonObject:
+    schema: JsonObject = (
+        deepcopy(FILE_VALUE_SCHEMA) if field.type in ("file", "directory") else {"type": field.type}
+    )
+    if field.enum is not None:
+        schema["enum"] = list(field.enum)
+    if field.schema_ is not None:
+        schema = {"allOf": [schema, deepcopy(field.schema_)]}
+    if not _is_required(field):
+        schema = {"anyOf": [schema, {"type": "null"}]}
+    described: dict[str, Any] = {}
+    if field.description:
+        described["description"] = field.description
+    if field.has_default:
+        described["default"] = deepcopy(field.default)
+    return {**described, **schema}

@@ -1,0 +1,157 @@
+"""The filters and tests of the expression language.
+
+MiniJinja's own filters that make text are replaced, because they let a short expression ask for
+more memory than the machine has (``'%999999999d'|format(1)``, ``[1]|batch(999999999, 0)``, or
+quoting a quoted text again and again), and a failed allocation ends the whole process. The ones
+here refuse what would grow beyond :data:`MAX_TEXT_LENGTH`. Text is made of other values in one way
+everywhere: as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from swarm.expressions.frozen import FrozenArray, FrozenObject, thaw
+from swarm.kernel.errors import ExpressionError
+from swarm.kernel.json import JsonValue, dumps
+
+MAX_TEXT_LENGTH = 4 * 1024 * 1024
+"""Longest text that a filter makes, in characters."""
+
+NUMBER_GUARD = "swarm_number"
+TEXT_GUARD = "swarm_text"
+
+
+class FilterError(Exception):
+    """A filter was given what it cannot take; told to the user by the expression around it."""
+
+
+def as_text(value: JsonValue) -> str:
+    """Text as it is; any other value as JSON."""
+    return value if isinstance(value, str) else dumps(value)
+
+
+def _bounded(text: str) -> str:
+    if len(text) > MAX_TEXT_LENGTH:
+        raise FilterError(f"the text would be longer than {MAX_TEXT_LENGTH} characters")
+    return text
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise FilterError(f"`{name}` takes text, but was given {_kind(value)}")
+    return value
+
+
+def _array(value: object, name: str) -> list[Any]:
+    if isinstance(value, str) or not isinstance(value, (FrozenArray, list, tuple)):
+        raise FilterError(f"`{name}` takes an array, but was given {_kind(value)}")
+    return list(value)
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, (int, float)):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    return "an object" if isinstance(value, (dict, FrozenObject)) else "an array"
+
+
+def _json(value: object) -> str:
+    try:
+        return _bounded(dumps(thaw(value, "", "")))
+    except ExpressionError as error:
+        raise FilterError(error.message.removeprefix("${} gave ")) from None
+
+
+def _join(value: object, separator: object = "", attribute: object = None) -> str:
+    if attribute is not None:
+        raise FilterError("`join` takes no attribute; use map(attribute=...) before it")
+    between = _text(separator, "join")
+    parts = [item if isinstance(item, str) else _json(item) for item in _array(value, "join")]
+    if sum(map(len, parts)) + len(between) * len(parts) > MAX_TEXT_LENGTH:
+        raise FilterError(f"the text would be longer than {MAX_TEXT_LENGTH} characters")
+    return between.join(parts)
+
+
+def _replace(value: object, old: object, new: object) -> str:
+    text, before, after = (_text(each, "replace") for each in (value, old, new))
+    if len(text) + text.count(before) * len(after) > MAX_TEXT_LENGTH:
+        raise FilterError(f"the text would be longer than {MAX_TEXT_LENGTH} characters")
+    return text.replace(before, after)
+
+
+def _split(value: object, separator: object = None, limit: object = -1) -> list[str]:
+    between = None if separator is None else _text(separator, "split")
+    if between == "" or not isinstance(limit, int):
+        raise FilterError("`split` takes a text that is not empty, and a whole number")
+    return _text(value, "split").split(between, limit)
+
+
+def _trim(value: object, characters: object = None) -> str:
+    return _text(value, "trim").strip(None if characters is None else _text(characters, "trim"))
+
+
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else _json(value)
+
+
+def _number_guard(value: object) -> object:
+    """Operands of ``*``: repeating text or arrays could fill the memory."""
+    if isinstance(value, (int, float)):
+        return value
+    raise FilterError(f"`*` takes numbers, but was given {_kind(value)}")
+
+
+def _text_guard(value: object) -> str:
+    """Operands of ``~``: joined as text is everywhere, and within limits."""
+    if value is None:
+        raise FilterError("`~` was given null; use default('...') for a text in its place")
+    return _string(value)
+
+
+def _of_text(name: str, change: Callable[[str], Any]) -> Callable[[object], Any]:
+    return lambda value: change(_text(value, name))
+
+
+OWN_FILTERS: dict[str, Callable[..., Any]] = {
+    "capitalize": _of_text("capitalize", str.capitalize),
+    "join": _join,
+    "lines": _of_text("lines", str.splitlines),
+    "lower": _of_text("lower", str.lower),
+    "replace": _replace,
+    "split": _split,
+    "string": _string,
+    "title": _of_text("title", str.title),
+    "tojson": _json,
+    "trim": _trim,
+    "upper": _of_text("upper", str.upper),
+    "urlencode": lambda value: _bounded(quote(_string(value), safe="/")),
+    NUMBER_GUARD: _number_guard,
+    TEXT_GUARD: _text_guard,
+}
+
+_NATIVE_FILTERS = (
+    "abs bool chain count d default dictsort first float groupby int items last length list map "
+    "max min reject rejectattr reverse round select selectattr sort sum unique zip"
+)
+_TESTS = (
+    "boolean defined divisibleby endingwith eq equalto even false float ge greaterthan gt in "
+    "integer iterable le lessthan lower lt mapping ne none number odd sameas sequence startingwith "
+    "string true undefined upper"
+)
+
+FILTERS = frozenset(_NATIVE_FILTERS.split()) | {
+    name for name in OWN_FILTERS if name not in (NUMBER_GUARD, TEXT_GUARD)
+}
+TESTS = frozenset(_TESTS.split())
+
+REMOVED_FILTERS = ("attr", "batch", "e", "escape", "format", "indent", "pprint", "safe", "slice")
+REMOVED_TESTS = ("escaped", "filter", "safe", "test")
+REMOVED_GLOBALS = ("cycler", "debug", "dict", "joiner", "namespace", "range")
