@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from swarm.definitions.fields import Definition
+from swarm.definitions.fields import IDENTIFIER_PATTERN, VERSION_PATTERN, Definition
 from swarm.definitions.source import Location, Source
 from swarm.definitions.values import describe
 from swarm.kernel.errors import Problem, nearest_names
@@ -153,9 +153,9 @@ def _explain_text(
         limit = detail["ctx"]["max_length"]
         return f"{what} is longer than {limit} characters", "shorten it"
     pattern = str(detail.get("ctx", {}).get("pattern", ""))
-    if pattern.startswith("^\\d"):
+    if pattern == VERSION_PATTERN:
         return f"{what} is not a semantic version", "write three numbers, such as 1.0.0"
-    if "A-Z" in pattern:
+    if pattern == IDENTIFIER_PATTERN:
         return (
             f"{what} is not an identifier (letters, digits and _, not beginning with a digit)",
             f"write {_as_identifier(value)}",

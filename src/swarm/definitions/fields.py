@@ -15,17 +15,19 @@ from pydantic import (
 
 from swarm.kernel.json import JsonObject, JsonValue
 
-Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
+IDENTIFIER_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+Identifier = Annotated[str, StringConstraints(pattern=IDENTIFIER_PATTERN, max_length=64)]
 """What an expression can name: ids of steps, inputs, outputs and variables."""
 
-Name = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$", max_length=64)
-]
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=64)]
 """The name of an agent, workflow or model; hyphens are welcome."""
 
-Version = Annotated[
-    str, StringConstraints(pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$")
-]
+VERSION_PATTERN = r"^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
+
+Version = Annotated[str, StringConstraints(pattern=VERSION_PATTERN, max_length=64)]
 """A semantic version, such as ``1.2.0`` or ``2.0.0-rc.1``."""
 
 FieldType = Literal[

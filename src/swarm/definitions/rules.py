@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from swarm.definitions.agent import AgentDefinition
-from swarm.definitions.fields import FieldDefinition
+from swarm.definitions.fields import NAME_PATTERN, VERSION_PATTERN, FieldDefinition
 from swarm.definitions.source import Location, Source
 from swarm.definitions.values import check_value, describe, schema_fault
 from swarm.definitions.workflow import WorkflowDefinition
@@ -14,6 +15,8 @@ from swarm.kernel.errors import Problem
 _WORDS = "and or not in is if else true false none null True False None loop self"
 RESERVED_WORDS = frozenset(_WORDS.split())
 """Words of the expression language, which cannot name anything in it."""
+
+_AGENT_REFERENCE = re.compile(rf"{NAME_PATTERN[1:-1]}(@{VERSION_PATTERN[1:-1]})?")
 
 
 def agent_problems(agent: AgentDefinition, source: Source) -> list[Problem]:
@@ -118,9 +121,15 @@ def _step_problems(workflow: WorkflowDefinition, source: Source) -> Iterator[Pro
         seen.setdefault(step.id, index)
         if step.id in RESERVED_WORDS:
             yield _reserved_problem(step.id, at, source)
+        if _AGENT_REFERENCE.fullmatch(step.agent) is None:
+            yield source.problem(
+                ("steps", index, "agent"),
+                f"`{step.agent}` does not name an agent",
+                "write name (the highest version) or name@1.0.0",
+            )
 
 
-def _reserved(names: dict[str, object], key: str, source: Source) -> Iterator[Problem]:
+def _reserved(names: Mapping[str, object], key: str, source: Source) -> Iterator[Problem]:
     for name in names:
         if name in RESERVED_WORDS:
             yield _reserved_problem(name, (key, name), source)

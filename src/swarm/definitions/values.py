@@ -95,7 +95,7 @@ def fields_schema(fields: Sequence[FieldDefinition]) -> JsonObject:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
         "properties": {field.name: _field_schema(field) for field in fields},
-        "required": [field.name for field in fields if _is_required(field)],
+        "required": [field.name for field in fields if is_required(field)],
         "additionalProperties": False,
     }
 
@@ -151,7 +151,8 @@ def _refuse(
     raise InputError("; ".join(faults), remedy=remedy)
 
 
-def _is_required(field: FieldDefinition) -> bool:
+def is_required(field: FieldDefinition) -> bool:
+    """Whether a value must be given: it is required and has no default."""
     return field.required and not field.has_default
 
 
@@ -168,7 +169,7 @@ def _compiled(fields: Sequence[FieldDefinition]) -> _Compiled:
         (
             field.name,
             _check_of(field),
-            _is_required(field),
+            is_required(field),
             field.default if field.has_default else None,
         )
         for field in fields
@@ -256,7 +257,7 @@ def _field_schema(field: FieldDefinition) -> JsonObject:
         schema["enum"] = list(field.enum)
     if field.schema_ is not None:
         schema = {"allOf": [schema, deepcopy(field.schema_)]}
-    if not _is_required(field):
+    if not is_required(field):
         schema = {"anyOf": [schema, {"type": "null"}]}
     described: dict[str, Any] = {}
     if field.description:

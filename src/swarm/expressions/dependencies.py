@@ -1,9 +1,14 @@
-"""Which steps a step waits for."""
+"""Which steps a step waits for, and in which order variables are evaluated."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from graphlib import CycleError, TopologicalSorter
+
 from swarm.definitions.workflow import StepDefinition, WorkflowDefinition
-from swarm.expressions.template import compile_condition, compile_template
+from swarm.expressions.cycles import shown_cycle
+from swarm.expressions.template import Template, compile_condition, compile_template
+from swarm.kernel.errors import ExpressionError
 
 
 def step_dependencies(workflow: WorkflowDefinition) -> dict[str, frozenset[str]]:
@@ -17,6 +22,30 @@ def step_dependencies(workflow: WorkflowDefinition) -> dict[str, frozenset[str]]
     return {step.id: dependencies_of(step) for step in workflow.steps}
 
 
+def variable_order(workflow: WorkflowDefinition) -> tuple[str, ...]:
+    """The variables, each after those that it uses (as written, where that leaves a choice).
+
+    A stored document keeps its keys sorted, so the order in which variables were written says
+    nothing.
+
+    Raises:
+        ExpressionError: an expression is malformed, or the variables use each other in a cycle.
+    """
+    uses = {
+        name: _named([compile_template(value, where=f"variable {name}")], "variables")
+        for name, value in workflow.variables.items()
+    }
+    try:
+        return tuple(TopologicalSorter(uses).static_order())
+    except CycleError as error:
+        cycle = tuple(reversed(error.args[1][1:]))
+        raise ExpressionError(
+            f"cycle of variables: {shown_cycle(cycle)}",
+            where=f"variable {cycle[0]}",
+            remedy="let one of them not use the next",
+        ) from None
+
+
 def dependencies_of(step: StepDefinition) -> frozenset[str]:
     """The steps that one step waits for.
 
@@ -26,10 +55,8 @@ def dependencies_of(step: StepDefinition) -> frozenset[str]:
     templates = [compile_template(step.inputs, where=f"step {step.id}, inputs")]
     if step.when is not None:
         templates.append(compile_condition(step.when, where=f"step {step.id}, when"))
-    named = {
-        reference[1]
-        for template in templates
-        for reference in template.references
-        if reference[0] == "steps" and len(reference) > 1
-    }
-    return frozenset(named.union(step.needs))
+    return frozenset(_named(templates, "steps").union(step.needs))
+
+
+def _named(templates: Sequence[Template], root: str) -> set[str]:
+    return {name for template in templates for name in template.named(root)}

@@ -26,20 +26,38 @@ _Evaluator = Callable[[Scope], JsonValue]
 class Template:
     """A compiled template. Immutable; may be shared between threads and evaluated often."""
 
-    __slots__ = ("_evaluate", "_value", "is_constant", "references")
+    __slots__ = ("_evaluate", "_value", "is_constant", "is_whole", "path", "references")
 
     references: frozenset[Reference]
     """The paths that it reads, such as ``("steps", "a", "outputs", "x")``."""
     is_constant: bool
     """Whether it holds no expression at all."""
+    is_whole: bool
+    """Whether it is one text that is only one ``${...}``, so that any type can come of it."""
+    path: Reference | None
+    """The path, where that expression is only ``a.b.c``."""
 
     def __init__(
-        self, value: JsonValue, evaluate: _Evaluator | None, references: frozenset[Reference]
+        self,
+        value: JsonValue,
+        evaluate: _Evaluator | None,
+        references: frozenset[Reference],
+        whole: Expression | None = None,
     ) -> None:
         self._value = value
         self._evaluate = evaluate
         self.references = references
         self.is_constant = evaluate is None
+        self.is_whole = whole is not None
+        self.path = whole.path if whole is not None else None
+
+    def named(self, root: str) -> frozenset[str]:
+        """The names right below ``root`` that it reads, such as the ids of steps."""
+        return frozenset(
+            reference[1]
+            for reference in self.references
+            if reference[0] == root and len(reference) > 1
+        )
 
     def evaluate(self, scope: Scope) -> JsonValue:
         """The value in ``scope`` (root name to value), sharing nothing with it.
@@ -66,7 +84,8 @@ def compile_template(value: JsonValue, *, where: str, fuel: int = DEFAULT_FUEL) 
     compiler = _Compiler(where, fuel)
     evaluate = compiler.compile(value, "")
     constant = compiler.constant(value) if evaluate is None else None
-    return Template(constant, evaluate, frozenset(compiler.references))
+    whole = compiler.whole if isinstance(value, str) else None
+    return Template(constant, evaluate, frozenset(compiler.references), whole)
 
 
 def evaluate_condition(template: Template, scope: Scope) -> bool:
@@ -112,6 +131,7 @@ class _Compiler:
         self.where = where
         self.fuel = fuel
         self.references: set[Reference] = set()
+        self.whole: Expression | None = None
 
     def compile(self, value: JsonValue, path: str) -> _Evaluator | None:
         """What evaluates ``value``, or None where it holds no expression."""
@@ -157,6 +177,7 @@ class _Compiler:
             return None
         for expression in expressions:
             self.references |= expression.references
+        self.whole = expressions[0] if len(parts) == 1 else None
         secret = _secret_reference(expressions, len(parts))
         if secret is not None:
             return lambda _: dict(secret)
