@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
+from importlib import metadata
 from pathlib import Path, PurePath
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,8 +116,12 @@ def private_facts(text: str, place: str) -> list[str]:
     return found
 
 
-def foreign_imports(source: str, place: str) -> list[str]:
-    """Imports of anything but the standard library (relative imports are foreign too)."""
+def foreign_imports(source: str, place: str, allowed: frozenset[str] = frozenset()) -> list[str]:
+    """Imports of anything but the standard library (relative imports are foreign too).
+
+    Args:
+        allowed: further top-level modules that may be imported.
+    """
     found = []
     for node in ast.walk(ast.parse(source)):
         names: list[str] = []
@@ -126,9 +131,23 @@ def foreign_imports(source: str, place: str) -> list[str]:
             names = ["." * node.level + (node.module or "")]
         for name in names:
             top = name.partition(".")[0]
-            if top not in sys.stdlib_module_names:
+            if top not in sys.stdlib_module_names and top not in allowed:
                 found.append(f"{place}:{getattr(node, 'lineno', 0)}: imports {name}")
     return found
+
+
+def declared_modules(requirements: Iterable[str]) -> frozenset[str]:
+    """The top-level modules that come with these requirements (which must be installed)."""
+    wanted = {_canonical(re.split(r"[<>=!~;\[ ]", line)[0]) for line in requirements}
+    return frozenset(
+        module
+        for module, distributions in metadata.packages_distributions().items()
+        if wanted & {_canonical(name) for name in distributions}
+    )
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def first_cycle(imports: Mapping[str, Iterable[str]]) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path, PurePath
 
 import pytest
@@ -124,6 +125,26 @@ def test_setup_needs_the_standard_library_only() -> None:
     for name in ("environment.py", "system_packages.py"):
         source = (ROOT / "scripts" / name).read_text()
         assert rules.foreign_imports(source, name) == []
+
+
+def test_what_is_imported_is_declared() -> None:
+    """The development environment holds more than users get; nothing may lean on that."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = rules.declared_modules(project["dependencies"])
+    assert {"click", "yaml", "pydantic"} <= declared
+    declared |= {"swarm", "pydantic_core"}  # the latter is pydantic's other half
+    found = [
+        line
+        for path in PRODUCT
+        if path.is_relative_to(ROOT / "src")
+        for line in rules.foreign_imports(path.read_text(), place(path), declared)
+    ]
+    assert found == []
+
+
+def test_only_what_is_named_is_declared() -> None:
+    assert "pytest" in rules.declared_modules(["pytest>=8"])
+    assert "click" not in rules.declared_modules(["pytest>=8"])
 
 
 def test_foreign_imports_are_noticed() -> None:
