@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from swarm.definitions.agent import AgentDefinition
+from swarm.definitions.fields import IDENTIFIER_PATTERN, NAME_PATTERN, VERSION_PATTERN
 from swarm.definitions.workflow import WorkflowDefinition
 from swarm.kernel import errors
 from swarm.kernel.settings import ENVIRONMENT_PREFIX, SECRET_PREFIX, Settings
@@ -34,9 +35,9 @@ FOLDER = ROOT / "docs" / "reference"
 GENERATED = "<!-- Written by `make docs` from the code. Change the code, not this page. -->\n\n"
 
 PATTERNS = {
-    r"^[A-Za-z_][A-Za-z0-9_]*$": "identifier",
-    r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$": "name",
-    r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$": "semantic version",
+    IDENTIFIER_PATTERN: "identifier",
+    NAME_PATTERN: "name",
+    VERSION_PATTERN: "semantic version",
 }
 """How the pages call a string that must match a pattern."""
 

@@ -162,7 +162,10 @@ async def test_paths_longer_than_a_socket_address_work(tmp_path: Path, start_hos
     connection.close()
 
 
-@pytest.mark.parametrize("host_id", ["", "host_1", "../../etc/passwd", new_id("host")])
+@pytest.mark.parametrize(
+    "host_id",
+    ["", "host_1", "../../etc/passwd", pytest.param(new_id("host"), id="well-formed")],
+)
 async def test_ids_of_nobody_are_dead(hosts: LocalHosts, host_id: str) -> None:
     assert not hosts.is_alive(host_id)
     await hosts.wait_gone(host_id)
