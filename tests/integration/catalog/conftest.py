@@ -11,25 +11,23 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jsonschema_rs
 import pytest
-import yaml
 
 import swarm
 from swarm.definitions.agent import AgentDefinition
-from swarm.definitions.fields import FieldDefinition
+from swarm.definitions.files import FileValue
+from swarm.definitions.loading import load_agent
+from swarm.definitions.values import check_values
+from swarm.kernel.json import dumps, loads
+from tests.integration.catalog.web_server import WebServer, serve
 
 CATALOG = Path(swarm.__file__).parent / "catalog"
-JSON_TYPES = {"file": "object", "directory": "string"}
 
 
 @dataclass
@@ -61,28 +59,10 @@ class Context:
         return self.secrets[name]
 
 
-def load_agent(name: str) -> AgentDefinition:
-    manifest = CATALOG / "agents" / name / "agent.yaml"
-    document = yaml.safe_load(manifest.read_text())
-    return AgentDefinition.model_validate_json(json.dumps(document))
-
-
-def check(fields: tuple[FieldDefinition, ...], values: dict[str, Any]) -> dict[str, Any]:
-    """Values with defaults applied, checked as the engine does."""
-    complete = {f.name: f.default for f in fields if f.has_default} | values
-    known = {f.name: f for f in fields}
-    assert set(complete) <= set(known), f"not declared: {set(complete) - set(known)}"
-    for name, value in complete.items():
-        declared = known[name]
-        schema: dict[str, Any] = {"type": JSON_TYPES.get(declared.type, declared.type)}
-        if declared.enum is not None:
-            schema["enum"] = list(declared.enum)
-        jsonschema_rs.validate({"allOf": [schema, declared.schema_ or {}]}, value)
-        if declared.type in ("file", "directory") and isinstance(value, str):
-            assert Path(os.fsencode(value).decode("utf-8", "surrogateescape")).exists()
-    missing = {f.name for f in fields if f.required} - set(complete)
-    assert not missing, f"missing: {missing}"
-    return complete
+def file_value(path: Path, media_type: str | None = None) -> dict[str, Any]:
+    """A reference to a file or folder, as the engine would pass it."""
+    size = path.stat().st_size if path.is_file() else None
+    return FileValue("live:test", path.name or "/", size, media_type).as_json()
 
 
 def load_module(package: Path, name: str) -> ModuleType:
@@ -112,15 +92,20 @@ class Agents:
     def __post_init__(self) -> None:
         self.context = Context(Files(self.outputs), self.secrets)
 
-    def __call__(self, name: str, **inputs: Any) -> dict[str, Any]:
-        definition = load_agent(name)
-        given = check(definition.inputs, inputs)
-        for f in definition.inputs:
-            if f.type == "file" and f.name in given:
-                given[f.name] = str(self.outputs / given[f.name]["$file"])
-        result = self._run(definition, CATALOG / "agents" / name, given)
-        json.dumps(result, allow_nan=False).encode("utf-8")
-        return check(definition.outputs, result)
+    def __call__(self, name: str, /, **inputs: Any) -> dict[str, Any]:
+        package = CATALOG / "agents" / name
+        definition = load_agent(package / "agent.yaml")
+        paths = {f.name: f for f in definition.inputs if f.type in ("file", "directory")}
+        values = {n: file_value(Path(v)) if n in paths else v for n, v in inputs.items()}
+        given = check_values(definition.inputs, values, subject=name)
+        given |= {n: str(inputs[n]) for n in paths}
+        result = loads(dumps(self._run(definition, package, given)))
+        files = {f.name for f in definition.outputs if f.type == "file"}
+        handed = {n: self.outputs / result[n]["$file"] for n in files}
+        kinds = {n: result[n]["media_type"] for n in files}
+        values = {n: file_value(path, kinds[n]) for n, path in handed.items()}
+        outputs = check_values(definition.outputs, result | values, subject=name, kind="output")
+        return outputs | handed
 
     def _run(self, definition: AgentDefinition, package: Path, given: dict[str, Any]) -> Any:
         entry = definition.runtime.entry
@@ -177,42 +162,6 @@ def agents(tmp_path: Path) -> Agents:
     return Agents(outputs)
 
 
-@dataclass
-class WebServer:
-    """A real HTTP server on loopback whose answers the test scripts."""
-
-    url: str
-    requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
-    answer: Callable[[BaseHTTPRequestHandler, bytes], None] | None = None
-
-
-@contextmanager
-def serve() -> Iterator[WebServer]:
-    class Handler(BaseHTTPRequestHandler):
-        def respond(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            seen = {name.lower(): value for name, value in self.headers.items()}
-            server.requests.append((self.command, self.path, seen, body))
-            assert server.answer is not None
-            server.answer(self, body)
-
-        do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = respond
-
-        def log_message(self, *arguments: object) -> None:
-            """Keep the test's output quiet."""
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server = WebServer(f"http://127.0.0.1:{httpd.server_port}")
-    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()
-
-
 @pytest.fixture
 def web() -> Iterator[WebServer]:
     with serve() as server:
@@ -223,3 +172,44 @@ def web() -> Iterator[WebServer]:
 def other_web() -> Iterator[WebServer]:
     with serve() as server:
         yield server
+
+
+@dataclass
+class Report:
+    """Everything that the steps of repo-report gave for one repository."""
+
+    outputs: dict[str, dict[str, Any]]
+    folder: Path
+
+    def __getitem__(self, step: str) -> dict[str, Any]:
+        return self.outputs[step]
+
+    def text(self, name: str) -> str:
+        return (self.folder / name).read_text("utf-8")
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text("files.jsonl").splitlines()]
+
+
+@pytest.fixture
+def report_on(agents: Agents) -> Callable[..., Report]:
+    """Runs the steps of repo-report one after the other, as its workflow connects them."""
+
+    def run(path: Path, *, name: str = "example", as_of: str = "") -> Report:
+        files = agents("repo-files", path=str(path))
+        listing, documents = files["listing"], files["documents"]
+        found = {
+            "activity": agents("repo-activity", path=str(path), as_of=as_of),
+            "dependencies": agents("repo-dependencies", documents=documents, listing=listing),
+            "licence": agents("repo-licence", documents=documents),
+            "debt": agents("repo-debt", path=str(path), listing=listing),
+            "tests": agents("repo-tests", path=str(path), listing=listing, documents=documents),
+        }
+        passed_on = ("totals", "languages", "largest_files", "submodules", "documentation", "notes")
+        score = agents("repo-score", name=name, files={k: files[k] for k in passed_on}, **found)
+        found |= {"files": files, "score": score}
+        found["markdown"] = agents("repo-markdown", report=score["report"])
+        found["html"] = agents("repo-html", report=score["report"])
+        return Report(found, agents.outputs)
+
+    return run

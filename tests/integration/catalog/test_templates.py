@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import swarm
-from swarm.definitions.agent import AgentDefinition
-from swarm.definitions.workflow import WorkflowDefinition
+from swarm.definitions.loading import load_agent, load_workflow
+from swarm.expressions.checking import check_workflow
 
 CATALOG = Path(swarm.__file__).parent / "catalog"
 AGENT_MANIFESTS = sorted(CATALOG.glob("*/*/agent.yaml"))
@@ -42,11 +41,11 @@ def test_basic_agent_template() -> None:
 
 @pytest.mark.parametrize("path", AGENT_MANIFESTS, ids=lambda p: p.parent.name)
 def test_agent_manifests_hold(path: Path) -> None:
-    definition = AgentDefinition.model_validate_json(json.dumps(yaml.safe_load(path.read_text())))
+    definition = load_agent(path)
     assert definition.description
     assert all(f.description for f in (*definition.inputs, *definition.outputs))
     entry = definition.runtime.entry
-    assert isinstance(entry, tuple) or (path.parent / entry).is_file()
+    assert (path.parent / (entry[-1] if isinstance(entry, tuple) else entry)).is_file()
     assert (path.parent / "README.md").is_file()
     if path.parent.parent.name == "agents":
         assert definition.name == path.parent.name
@@ -54,11 +53,20 @@ def test_agent_manifests_hold(path: Path) -> None:
 
 @pytest.mark.parametrize("path", WORKFLOW_MANIFESTS, ids=lambda p: p.parent.name)
 def test_workflow_manifests_hold(path: Path) -> None:
-    text = json.dumps(yaml.safe_load(path.read_text()))
-    definition = WorkflowDefinition.model_validate_json(text)
+    definitions = (load_agent(manifest) for manifest in AGENT_MANIFESTS)
+    agents = {f"{agent.name}@{agent.version}": agent for agent in definitions}
+    workflow = load_workflow(path)
+    assert check_workflow(workflow, None, str(path), agents) == []
     assert (path.parent / "README.md").is_file()
     if path.parent.parent.name == "workflows":
-        assert definition.name == path.parent.name
+        assert workflow.name == path.parent.name
+
+
+@pytest.mark.parametrize("name", ["display.py", "repository.py"])
+def test_copies_are_equal(name: str) -> None:
+    """Packages share no code at run time, so some files lie in several; they must not drift."""
+    copies = {path.read_bytes() for path in CATALOG.glob(f"agents/*/{name}")}
+    assert len(copies) == 1
 
 
 def test_the_catalog_is_complete() -> None:
@@ -72,4 +80,5 @@ def test_the_catalog_is_complete() -> None:
         "linear-workflow",
         "parallel-workflow",
         "echo-chain",
+        "repo-report",
     }

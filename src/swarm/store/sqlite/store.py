@@ -152,7 +152,10 @@ class SqliteStore:
         )
 
     async def commit(self, run_id: str, epoch: int, changes: RunChanges) -> None:
-        await self._writer.commit(journal.Commit(run_id, epoch, journal.encode_changes(changes)))
+        encoded = journal.encode_changes(changes)
+        await self._writer.submit(
+            lambda connection: journal.commit(connection, run_id, epoch, encoded)
+        )
 
     async def reopen_run(self, run_id: str, owner: str, changes: RunChanges) -> RunRecord | None:
         encoded = journal.encode_reopening(changes)

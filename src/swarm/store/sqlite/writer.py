@@ -4,11 +4,10 @@ Operations queue up; the thread takes what is there, runs it in one transaction,
 callers at once. While it waits for the disk, the next batch gathers: the cost of making a commit
 durable is shared by however many callers are waiting, and a lone caller waits for nobody.
 
-An operation is a function of the connection, or a journal commit; neighbouring journal commits are
-applied together. If one raises a SwarmError it must have changed nothing, and only its own caller
-hears of it. If SQLite itself fails, the transaction is rolled back and each operation of the batch
-is tried again in a transaction of its own, so that a bad one harms only itself. A caller is told of
-success after the COMMIT that holds its operation, never before.
+An operation is a function of the connection. If it raises a SwarmError it must have changed
+nothing, and only its own caller hears of it. If SQLite itself fails, the transaction is rolled back
+and each operation of the batch is tried again in a transaction of its own, so that a bad one harms
+only itself. A caller is told of success after the COMMIT that holds its operation, never before.
 """
 
 from __future__ import annotations
@@ -17,17 +16,15 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from itertools import repeat
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
 from swarm.kernel.errors import SwarmError
 from swarm.store.sqlite.failures import Failures
-from swarm.store.sqlite.journal import Commit, commit_all
 
 T = TypeVar("T")
 Operation: TypeAlias = Callable[[sqlite3.Connection], T]
-_Entry: TypeAlias = tuple[Operation[Any] | Commit, "asyncio.Future[Any]"]
+_Entry: TypeAlias = tuple[Operation[Any], "asyncio.Future[Any]"]
 _Outcome: TypeAlias = tuple["asyncio.Future[Any]", Any, SwarmError | None]
 
 MAX_QUEUED_OPERATIONS = 4096
@@ -71,16 +68,14 @@ class Writer:
         Raises:
             SwarmError: what the operation raised, or why the transaction failed.
         """
-        result: T = await self._submit(operation)
-        return result
-
-    async def commit(self, commit: Commit) -> None:
-        """Apply a journal commit, as :meth:`submit` does an operation.
-
-        Raises:
-            SwarmError: OwnershipLost, or why the transaction failed.
-        """
-        await self._submit(commit)
+        await self._slots.acquire()
+        if not self._open:
+            self._slots.release()
+            raise self._failures.closed()
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._pending.add(future)
+        self._queue.put((operation, future))
+        return await future
 
     async def close(self) -> None:
         """Finish what is queued and close the connection; nothing more is taken."""
@@ -88,16 +83,6 @@ class Writer:
             self._open = False
             self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
-
-    async def _submit(self, operation: Operation[Any] | Commit) -> Any:
-        await self._slots.acquire()
-        if not self._open:
-            self._slots.release()
-            raise self._failures.closed()
-        future = self._loop.create_future()
-        self._pending.add(future)
-        self._queue.put((operation, future))
-        return await future
 
     # On the event loop, called by the thread.
 
@@ -169,7 +154,7 @@ class Writer:
         try:
             connection.execute("BEGIN IMMEDIATE")
             begun = True
-            outcomes = _apply(connection, batch)
+            outcomes = [_apply(connection, entry) for entry in batch]
             connection.execute("COMMIT")
         except _FAILURES as error:
             if connection.in_transaction:
@@ -180,28 +165,9 @@ class Writer:
         return outcomes
 
 
-def _apply(connection: sqlite3.Connection, batch: Sequence[_Entry]) -> list[_Outcome]:
-    """Run a batch in order within the open transaction."""
-    outcomes: list[_Outcome] = []
-    commits: list[Commit] = []
-    futures: list[asyncio.Future[Any]] = []
-
-    def apply_commits() -> None:
-        if commits:
-            errors = commit_all(connection, commits)
-            outcomes.extend(zip(futures, repeat(None), errors, strict=False))
-            commits.clear()
-            futures.clear()
-
-    for operation, future in batch:
-        if isinstance(operation, Commit):
-            commits.append(operation)
-            futures.append(future)
-            continue
-        apply_commits()
-        try:
-            outcomes.append((future, operation(connection), None))
-        except SwarmError as error:
-            outcomes.append((future, None, error))
-    apply_commits()
-    return outcomes
+def _apply(connection: sqlite3.Connection, entry: _Entry) -> _Outcome:
+    operation, future = entry
+    try:
+        return future, operation(connection), None
+    except SwarmError as error:
+        return future, None, error
