@@ -1,0 +1,221 @@
+"""How uv and npm are called: to lock what a package declares, and to install what is locked."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from swarm.kernel.errors import DefinitionError, DependencyError
+from swarm.kernel.json import JsonObject
+from swarm.packages.dependencies import (
+    NODE_LOCK,
+    NODE_MANIFEST,
+    NodeDependencies,
+    PythonDependencies,
+    clean_node_lock,
+)
+from swarm.packages.processes import InstallerRun, installer_environment
+
+SITE_PACKAGES = "site-packages"
+NODE_MODULES = "node_modules"
+
+_PYTHON_IDENTITY = (
+    "import json, platform, sys, sysconfig; print(json.dumps({"
+    "'runtime': 'python', 'implementation': sys.implementation.cache_tag,"
+    "'version': platform.python_version(), 'abi': sysconfig.get_config_var('SOABI'),"
+    "'platform': sysconfig.get_platform(), 'libc': '-'.join(platform.libc_ver())}))"
+)
+_NODE_IDENTITY = (
+    "console.log(JSON.stringify({runtime: 'node', version: process.version,"
+    " abi: process.versions.modules, platform: process.platform + '-' + process.arch}))"
+)
+
+
+class Installer(Protocol):
+    """Installs the dependencies of one package."""
+
+    @property
+    def locked(self) -> str | None:
+        """The lock that came with the package, if one did."""
+        ...
+
+    async def identity(self) -> JsonObject:
+        """What an environment fits: the runtime, its version and the platform."""
+        ...
+
+    async def lock(self, folder: Path) -> str:
+        """Resolve what is declared to exact versions with hashes, in the empty ``folder``."""
+        ...
+
+    async def install(self, lock: str, folder: Path) -> None:
+        """Install exactly what ``lock`` says into the empty ``folder``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PythonInstaller:
+    """Installs wheels with uv, for the interpreter that sandboxes use."""
+
+    dependencies: PythonDependencies
+    python: Path
+    run: InstallerRun
+
+    @property
+    def locked(self) -> str | None:
+        return self.dependencies.text if self.dependencies.locked else None
+
+    async def identity(self) -> JsonObject:
+        return await _ask([str(self.python), "-I", "-S", "-c", _PYTHON_IDENTITY])
+
+    async def lock(self, folder: Path) -> str:
+        declared, locked = folder / "requirements.in", folder / "requirements.lock"
+        declared.write_text(self.dependencies.text, "utf-8")
+        options = ["--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate"]
+        await self.run(
+            [
+                *find_uv(),
+                *("pip", "compile", "--quiet", *options),
+                # Wheels only here too: metadata of a source distribution comes from running it.
+                *("--only-binary", ":all:"),
+                *("--python", str(self.python)),
+                *("--output-file", str(locked), str(declared)),
+            ],
+            folder,
+        )
+        return locked.read_text("utf-8")
+
+    async def install(self, lock: str, folder: Path) -> None:
+        file = folder / "requirements.lock"
+        file.write_text(lock, "utf-8")
+        await self.run(
+            [
+                *find_uv(),
+                *("pip", "install", "--require-hashes", "--only-binary", ":all:"),
+                *("--target", str(folder / SITE_PACKAGES)),
+                *("--python", str(self.python)),
+                # Copies: what a sandbox sees must not be uv's cache. Compiled: it cannot write.
+                *("--link-mode", "copy", "--compile-bytecode"),
+                *("--requirements", str(file)),
+            ],
+            folder,
+        )
+        (folder / SITE_PACKAGES).mkdir(exist_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInstaller:
+    """Installs packages with npm, for the Node that sandboxes use."""
+
+    dependencies: NodeDependencies
+    node: Path
+    run: InstallerRun
+
+    @property
+    def locked(self) -> str | None:
+        lock = self.dependencies.lock
+        return None if lock is None else json.dumps(lock)
+
+    async def identity(self) -> JsonObject:
+        return await _ask([str(self.node), "-e", _NODE_IDENTITY])
+
+    async def lock(self, folder: Path) -> str:
+        self._write_manifest(folder)
+        await self._npm(["install", "--package-lock-only"], folder)
+        file = folder / NODE_LOCK
+        subject = f"{NODE_LOCK} of {self.run.subject}"
+        try:
+            return json.dumps(clean_node_lock(json.loads(file.read_bytes()), subject))
+        except DefinitionError as error:
+            # A package of the registry may itself depend on what no registry holds.
+            raise DependencyError(error.message, where=subject, remedy=error.remedy) from None
+
+    async def install(self, lock: str, folder: Path) -> None:
+        self._write_manifest(folder)
+        (folder / NODE_LOCK).write_text(lock, "utf-8")
+        await self._npm(["ci", "--omit=dev", "--no-bin-links"], folder)
+        (folder / NODE_MODULES).mkdir(exist_ok=True)
+
+    def _write_manifest(self, folder: Path) -> None:
+        # Not the package's own file, nor its .npmrc: only what was checked.
+        text = json.dumps(self.dependencies.manifest)
+        (folder / NODE_MANIFEST).write_text(text, "utf-8")
+
+    async def _npm(self, arguments: Sequence[str], folder: Path) -> None:
+        quiet = ["--no-audit", "--no-fund", "--no-update-notifier", "--no-progress"]
+        await self.run(
+            [*find_npm(self.node), *arguments, "--ignore-scripts", "--workspaces=false", *quiet],
+            folder,
+        )
+
+
+def find_uv() -> tuple[str, ...]:
+    """The command that starts uv.
+
+    Raises:
+        DependencyError: there is none.
+    """
+    beside = Path(sys.executable).with_name("uv")
+    if (found := shutil.which("uv")) is not None:
+        return (found,)
+    if os.access(beside, os.X_OK):
+        return (str(beside),)
+    if importlib.util.find_spec("uv") is not None:
+        return (sys.executable, "-m", "uv")
+    raise DependencyError(
+        "Python dependencies are installed with uv, which this machine lacks",
+        remedy="install it: `pip install uv`",
+    )
+
+
+def find_npm(node: Path) -> tuple[str, ...]:
+    """The command that starts npm with ``node``, whichever way both were installed.
+
+    Raises:
+        DependencyError: there is none.
+    """
+    on_path = shutil.which("npm")
+    programs = [node.with_name("npm"), *([Path(on_path)] if on_path else [])]
+    modules = [
+        node.parent.parent / "lib" / "node_modules",
+        node.parent / "lib" / "node_modules",
+        node.parent / "node_modules",
+    ]
+    scripts = [program.resolve() for program in programs if program.exists()]
+    scripts += [folder / "npm" / "bin" / "npm-cli.js" for folder in modules]
+    for script in scripts:
+        if script.suffix == ".js" and script.is_file():
+            return (str(node), str(script))
+    if on_path is not None:
+        return (on_path,)
+    raise DependencyError(
+        "Node dependencies are installed with npm, which this machine lacks",
+        remedy="install npm (it comes with Node.js 20 or later)",
+    )
+
+
+async def _ask(command: Sequence[str]) -> JsonObject:
+    """What an interpreter says of itself, along with the machine it is on."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=installer_environment(os.environ),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        output, _ = await process.communicate()
+        answer = json.loads(output)
+    except (OSError, ValueError):
+        raise DependencyError(
+            f"the interpreter {command[0]} does not work", remedy="mend or reinstall it"
+        ) from None
+    return {**answer, "machine": platform.machine()}

@@ -1,0 +1,71 @@
+"""A package folder or an ``.apkg`` archive, read into one immutable :class:`Package`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from swarm.kernel.errors import DefinitionError, NotFoundError, Problem, UnavailableError
+from swarm.kernel.settings import Settings
+from swarm.packages.archive import read_archive
+from swarm.packages.folders import read_folder
+from swarm.packages.ignoring import IGNORE_FILE, MAX_IGNORE_BYTES, Ignored
+from swarm.packages.manifest import read_manifest
+from swarm.packages.package import MANIFEST, Contents, Package, package_digest
+
+
+def read_package(path: Path, settings: Settings) -> Package:
+    """Read and check a package without running any of its code.
+
+    Args:
+        path: the package's folder, its ``agent.yaml``, or an ``.apkg`` archive.
+        settings: their limits hold.
+
+    Raises:
+        NotFoundError: nothing is there.
+        DefinitionError: the manifest, its entry, or files that cannot be packed; all that was
+            found in one place is in it.
+        ArchiveError: the archive is damaged or hostile.
+        UnavailableError: something cannot be read.
+    """
+    path = path.expanduser().absolute()
+    if path.name == MANIFEST and path.is_file():
+        path = path.parent
+    contents: Contents
+    if not os.path.lexists(path):
+        raise NotFoundError(
+            "there is no such package",
+            where=str(path),
+            remedy="give the folder of a package, or an .apkg archive",
+        )
+    is_archive = not path.is_dir()
+    if is_archive:
+        contents = read_archive(path, settings)
+    else:
+        contents = read_folder(path, _own_ignored(path), settings)
+    definition = read_manifest(contents, str(path))
+    digest = package_digest(contents.files)
+    return Package(definition, digest, contents, path, is_archive)
+
+
+def _own_ignored(root: Path) -> Ignored:
+    file = root / IGNORE_FILE
+    if not file.is_file():
+        return Ignored()
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_IGNORE_BYTES + 1)
+    except OSError as error:
+        raise UnavailableError(
+            f"it cannot be read: {error.strerror}", where=str(file), remedy="make it readable"
+        ) from None
+    if len(data) > MAX_IGNORE_BYTES:
+        problem = Problem(
+            f"it is larger than {MAX_IGNORE_BYTES} bytes", str(file), remedy="use fewer patterns"
+        )
+        raise DefinitionError([problem])
+    try:
+        return Ignored(data.decode(), str(file))
+    except UnicodeDecodeError:
+        problem = Problem("it is not UTF-8 text", str(file), remedy="save it with UTF-8 encoding")
+        raise DefinitionError([problem]) from None

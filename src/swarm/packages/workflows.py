@@ -1,0 +1,212 @@
+"""Workflows as a home knows them: read, checked against the registered agents, recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm.definitions.agent import AgentDefinition
+from swarm.definitions.loading import agent_from_json, definition_to_json, parse_workflow
+from swarm.definitions.source import MAX_SOURCE_BYTES, Source, read_yaml
+from swarm.definitions.workflow import WorkflowDefinition
+from swarm.expressions.checking import check_workflow
+from swarm.kernel.clock import now_text
+from swarm.kernel.errors import (
+    DefinitionError,
+    NotFoundError,
+    Problem,
+    SwarmError,
+    UnavailableError,
+)
+from swarm.kernel.ids import new_id
+from swarm.kernel.json import dump_bytes
+from swarm.kernel.settings import Settings
+from swarm.packages.references import NothingRegistered, choose_version, split_reference
+from swarm.packages.registration import AgentCatalog, FailedRegistration, children_with
+from swarm.packages.scaffold import WORKFLOW_FILE
+from swarm.store.ports import WorkflowRegistry
+from swarm.store.records import DEFAULT_PROJECT, WorkflowRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredWorkflow:
+    """What a registration did."""
+
+    record: WorkflowRecord
+    created: bool
+    """False when this very workflow was registered before."""
+    replaced_digest: str | None
+    """The digest that stood under the same name and version, if it was another."""
+
+
+class WorkflowCatalog:
+    """Registers workflows of one home and finds them again."""
+
+    def __init__(
+        self,
+        registry: WorkflowRegistry,
+        agents: AgentCatalog,
+        settings: Settings,
+        *,
+        project_id: str = DEFAULT_PROJECT,
+    ) -> None:
+        self._registry = registry
+        self._agents = agents
+        self._settings = settings
+        self._project_id = project_id
+
+    async def register(self, path: Path) -> RegisteredWorkflow:
+        """Register a workflow: its ``workflow.yaml``, or the folder that holds it.
+
+        Raises:
+            NotFoundError: there is no such file.
+            DefinitionError: it is malformed, or does not fit the registered agents; every problem
+                found is in it.
+            UnavailableError: it cannot be read.
+        """
+        file = _workflow_file(path)
+        text = await asyncio.to_thread(_read, file)
+        definition = parse_workflow(text, str(file))
+        problems = await self._problems(definition, read_yaml(text, str(file)))
+        if problems:
+            raise DefinitionError(problems)
+        earlier = await self._registry.list_workflows(definition.name, self._project_id)
+        record = self._record(definition, file)
+        stored = await self._registry.add_workflow(record)
+        replaced = next((one for one in earlier if one.version == definition.version), None)
+        is_other = replaced is not None and replaced.digest != stored.digest
+        return RegisteredWorkflow(
+            record=stored,
+            created=stored.id == record.id,
+            replaced_digest=replaced.digest if replaced is not None and is_other else None,
+        )
+
+    async def register_all(self, folder: Path) -> list[RegisteredWorkflow | FailedRegistration]:
+        """Register every folder in ``folder`` that has a workflow; one failure stops no other.
+
+        Raises:
+            NotFoundError: there is no such folder.
+        """
+        results: list[RegisteredWorkflow | FailedRegistration] = []
+        for path in children_with(folder, WORKFLOW_FILE):
+            try:
+                results.append(await self.register(path))
+            except SwarmError as error:
+                results.append(FailedRegistration(path, error))
+        return results
+
+    async def validate(self, path: Path) -> list[Problem]:
+        """Every problem that keeps the workflow at ``path`` from being registered.
+
+        Raises:
+            NotFoundError: there is no such file; UnavailableError: it cannot be read.
+        """
+        file = _workflow_file(path)
+        text = await asyncio.to_thread(_read, file)
+        try:
+            definition = parse_workflow(text, str(file))
+        except DefinitionError as error:
+            return [*error.problems]
+        return [*await self._problems(definition, read_yaml(text, str(file)))]
+
+    async def resolve(self, reference: str) -> WorkflowRecord:
+        """The workflow that ``name`` (its highest version) or ``name@version`` means.
+
+        Raises:
+            NotFoundError: no such workflow or version; offers what there is.
+        """
+        return choose_version(reference, await self.list(), _WORKFLOWS)
+
+    async def list(self) -> list[WorkflowRecord]:
+        """The registered workflows by name, then by ascending version."""
+        return await self._registry.list_workflows(project_id=self._project_id)
+
+    async def set_enabled(self, name: str, enabled: bool) -> int:
+        """Enable or disable every version of a workflow; return how many there are.
+
+        Raises:
+            NotFoundError: no such workflow; offers the nearest names.
+        """
+        record = await self.resolve(split_reference(name)[0])
+        return await self._registry.set_workflow_enabled(record.name, enabled, self._project_id)
+
+    async def _problems(self, definition: WorkflowDefinition, source: Source) -> Sequence[Problem]:
+        """What does not fit together, within the workflow and with the registered agents."""
+        problems = []
+        agents: dict[str, AgentDefinition] = {}
+        most = self._settings.max_steps
+        if len(definition.steps) > most:
+            problems.append(
+                source.problem(
+                    ("steps",),
+                    f"it has {len(definition.steps)} steps; a workflow may have {most}",
+                    "split the workflow, or raise the setting max_steps",
+                )
+            )
+        for index, step in enumerate(definition.steps):
+            if step.agent in agents:
+                continue
+            try:
+                record = await self._agents.resolve(step.agent)
+            except NotFoundError as error:
+                message = f"step `{step.id}`: {error.message}"
+                problems.append(source.problem(("steps", index, "agent"), message, error.remedy))
+                continue
+            agents[step.agent] = agent_from_json(record.definition)
+        problems += check_workflow(definition, source, source.file, agents)
+        return sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0))
+
+    def _record(self, definition: WorkflowDefinition, file: Path) -> WorkflowRecord:
+        document = definition_to_json(definition)
+        time = now_text()
+        return WorkflowRecord(
+            id=new_id("wfl"),
+            name=definition.name,
+            version=definition.version,
+            digest=hashlib.sha256(dump_bytes(document)).hexdigest(),
+            path=str(file),
+            definition=document,
+            description=definition.description,
+            trigger_type=definition.trigger.type,
+            trigger_config=definition_to_json(definition.trigger),
+            author=definition.author,
+            tags=definition.tags,
+            created_at=time,
+            updated_at=time,
+            project_id=self._project_id,
+        )
+
+
+_WORKFLOWS = NothingRegistered(
+    "workflow", "swarm workflow list", "swarm workflow register <folder>"
+)
+
+
+def _workflow_file(path: Path) -> Path:
+    path = path.expanduser().absolute()
+    file = path / WORKFLOW_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise NotFoundError(
+            "there is no such workflow",
+            where=str(file),
+            remedy=f"give a {WORKFLOW_FILE}, or the folder that holds one",
+        )
+    return file
+
+
+def _read(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_SOURCE_BYTES + 1)
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise UnavailableError(
+            f"it cannot be read: {error.strerror}", where=str(file), remedy="make it readable"
+        ) from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        problem = Problem("it is not UTF-8 text", str(file), line, remedy="save it as UTF-8")
+        raise DefinitionError([problem]) from None
