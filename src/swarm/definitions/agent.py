@@ -41,7 +41,7 @@ class PermissionsDefinition(Definition):
     network: tuple[str, ...] = Field(
         (), description="Hosts it wants to reach: `api.example.com`, `*.example.com`, or `*`."
     )
-    secrets: tuple[str, ...] = Field((), description="Names of secrets it wants to read.")
+    secrets: tuple[Identifier, ...] = Field((), description="Names of secrets it wants to read.")
     models: tuple[str, ...] = Field((), description="Models it wants to call.")
     memory: tuple[str, ...] = Field((), description="Memory namespaces it wants to use.")
     agents: tuple[str, ...] = Field((), description="Other agents it wants to call.")
@@ -58,15 +58,17 @@ class AgentDefinition(Definition):
     version: Version = Field(description="Semantic version of the package.")
     description: str = Field("", description="One sentence that says what it does.")
     author: str = Field("", description="Who wrote it.")
-    runtime: RuntimeDefinition
+    runtime: RuntimeDefinition = Field(description="How its code is started.")
     capabilities: tuple[str, ...] = Field((), description="What it can do, as tags to search by.")
     inputs: tuple[FieldDefinition, ...] = Field((), description="What it takes.")
     outputs: tuple[FieldDefinition, ...] = Field((), description="What it gives.")
-    permissions: PermissionsDefinition = Field(default_factory=PermissionsDefinition)
+    permissions: PermissionsDefinition = Field(
+        default_factory=PermissionsDefinition, description="What it asks for."
+    )
     dependencies: tuple[str, ...] = Field(
         (), description="Python requirements (PEP 508); Node packages stand in `package.json`."
     )
-    environment: dict[str, str] = Field(
+    environment: dict[Identifier, str] = Field(
         default_factory=dict, description="Environment variables set for the handler."
     )
     triggers: tuple[JsonObject, ...] = Field((), description="What may start it.")

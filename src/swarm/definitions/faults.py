@@ -78,8 +78,9 @@ def structure_problems(
         grouped.setdefault((location, detail["type"] == "missing"), []).append(detail)
     problems = []
     for (location, _), details in grouped.items():
-        message, remedy = _explain(model, document, location, details)
-        problems.append(source.problem(_original(location, origins), message, remedy))
+        original = _original(location, origins)
+        message, remedy = _explain(model, document, location, original, details)
+        problems.append(source.problem(original, message, remedy))
     return sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0))
 
 
@@ -108,17 +109,22 @@ def _real_location(document: JsonValue, detail: ErrorDetails) -> Location:
 
 
 def _explain(
-    model: type[Definition], document: JsonValue, location: Location, details: list[ErrorDetails]
+    model: type[Definition],
+    document: JsonValue,
+    location: Location,
+    original: Location,
+    details: list[ErrorDetails],
 ) -> tuple[str, str | None]:
+    """Message and remedy for what is wrong at one place, named as the source names it."""
     detail = details[0]
-    name = shown_location(location)
+    name = shown_location(original)
     kind = detail["type"]
     if kind == "extra_forbidden":
         return _explain_unknown(model, location)
     if kind == "missing":
-        parent = shown_location(location[:-1])
-        message = f"`{location[-1]}` is missing" + (f" in {parent}" if parent else "")
-        return message, f"add `{location[-1]}: ...`"
+        parent = shown_location(original[:-1])
+        message = f"`{original[-1]}` is missing" + (f" in {parent}" if parent else "")
+        return message, f"add `{original[-1]}: ...`"
     value = _at(document, location)
     if detail["loc"] and detail["loc"][-1] == "[key]":
         return _explain_text(f"the name `{location[-1]}`", str(location[-1]), detail, location)

@@ -1,24 +1,23 @@
 """From text or stored documents to definitions, with every problem found at once.
 
-An agent's manifest has two source forms. The normal one is the model's own; the APKG form has
-``entrypoint: module:function`` and ``runtime: python3.11``, and its version may stand in
-``metadata``. Both become the same :class:`AgentDefinition`.
+An agent's manifest has two source forms, the model's own and that of APKG tools (see
+:mod:`swarm.definitions.apkg`); both become the same :class:`AgentDefinition`.
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 from pydantic import ValidationError
 
 from swarm.definitions.agent import AgentDefinition
+from swarm.definitions.apkg import Origins, from_apkg, is_apkg
 from swarm.definitions.faults import structure_problems
 from swarm.definitions.fields import Definition
 from swarm.definitions.rules import agent_problems, workflow_problems
-from swarm.definitions.source import MAX_SOURCE_BYTES, Location, Source, read_yaml
+from swarm.definitions.source import MAX_SOURCE_BYTES, Source, read_yaml
 from swarm.definitions.workflow import WorkflowDefinition
 from swarm.kernel.errors import DefinitionError, Problem
 from swarm.kernel.json import JsonObject, JsonValue
@@ -27,7 +26,6 @@ AGENT_FILE = "agent.yaml"
 WORKFLOW_FILE = "workflow.yaml"
 
 _Model = TypeVar("_Model", bound=Definition)
-_APKG_RUNTIME = re.compile(r"(python|node)(?:js)?-?(\d+(?:\.\d+)*)?")
 
 
 def load_agent(path: Path) -> AgentDefinition:
@@ -55,7 +53,7 @@ def parse_agent(text: str, file: str) -> AgentDefinition:
         DefinitionError: it cannot be used; holds every problem.
     """
     source = read_yaml(text, file)
-    document, origins = _normal_agent(source)
+    document, origins = from_apkg(source.data) if is_apkg(source.data) else (source.data, {})
     definition = _validate(AgentDefinition, document, source, origins)
     _raise(agent_problems(definition, source))
     return definition
@@ -112,9 +110,7 @@ def _read(path: Path) -> str:
     raise DefinitionError([problem])
 
 
-def _validate(
-    model: type[_Model], document: JsonValue, source: Source, origins: dict[Location, Location]
-) -> _Model:
+def _validate(model: type[_Model], document: JsonValue, source: Source, origins: Origins) -> _Model:
     """Check the structure; ``origins`` maps places of ``document`` to those in the source."""
     try:
         return model.model_validate_json(orjson.dumps(document))
@@ -126,43 +122,3 @@ def _validate(
 def _raise(problems: list[Problem]) -> None:
     if problems:
         raise DefinitionError(problems)
-
-
-def _normal_agent(source: Source) -> tuple[JsonValue, dict[Location, Location]]:
-    """The document in the normal form, and where moved values came from."""
-    data = source.data
-    if not isinstance(data, dict) or not _is_apkg(data):
-        return data, {}
-    document: dict[str, Any] = dict(data)
-    origins: dict[Location, Location] = {}
-    runtime: JsonObject = {"type": "python", "entry": document.pop("entrypoint", None)}
-    origins["runtime", "entry"] = ("entrypoint",)
-    written = document.get("runtime")
-    if isinstance(written, str):
-        runtime |= _apkg_runtime(written, source)
-    elif isinstance(written, dict):
-        runtime |= written
-    document["runtime"] = runtime
-    if runtime["entry"] is None:
-        del runtime["entry"]
-    metadata = document.get("metadata")
-    if "version" not in document and isinstance(metadata, dict) and "version" in metadata:
-        document["version"] = metadata["version"]
-        origins["version",] = ("metadata", "version")
-    return document, origins
-
-
-def _is_apkg(data: JsonObject) -> bool:
-    return "entrypoint" in data or isinstance(data.get("runtime"), str)
-
-
-def _apkg_runtime(written: str, source: Source) -> JsonObject:
-    match = _APKG_RUNTIME.fullmatch(written)
-    if match is None:
-        problem = source.problem(
-            ("runtime",),
-            f"the runtime `{written}` is not known",
-            "write python3.11 or node20, or a mapping with type and entry",
-        )
-        raise DefinitionError([problem])
-    return {"type": match[1], "version": match[2]}

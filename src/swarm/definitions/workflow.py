@@ -26,7 +26,7 @@ class RetryDefinition(Definition):
 
 
 class StepDefinition(Definition):
-    """A node of the DAG."""
+    """A node of the DAG: one call of an agent, or as many as its retries allow."""
 
     id: Identifier = Field(description="How expressions call the step.")
     name: str = Field("", description="A title for people.")
@@ -40,7 +40,9 @@ class StepDefinition(Definition):
     when: str | bool | None = Field(
         None, description="`${...}`; the step is skipped when this is false."
     )
-    retry: RetryDefinition | None = None
+    retry: RetryDefinition | None = Field(
+        None, description="Whether and when it is tried again; not at all when not given."
+    )
     timeout_seconds: float | None = Field(
         None, gt=0, description="Time limit of each attempt; the agent's own when not given."
     )
@@ -66,7 +68,7 @@ class NotifyDefinition(Definition):
 class ActionDefinition(Definition):
     """One thing to do when a run fails or succeeds."""
 
-    notify: NotifyDefinition
+    notify: NotifyDefinition = Field(description="A message to send.")
 
 
 class TriggerDefinition(Definition):
@@ -82,7 +84,9 @@ class WorkflowDefinition(Definition):
     version: Version = Field(description="Semantic version of the workflow.")
     description: str = Field("", description="One sentence that says what it does.")
     author: str = Field("", description="Who wrote it.")
-    trigger: TriggerDefinition = Field(default_factory=TriggerDefinition)
+    trigger: TriggerDefinition = Field(
+        default_factory=TriggerDefinition, description="What starts it."
+    )
     inputs: tuple[FieldDefinition, ...] = Field((), description="What a run takes.")
     outputs: dict[Identifier, JsonValue] = Field(
         default_factory=dict, description="What a run gives; strings may hold `${...}`."
@@ -90,7 +94,10 @@ class WorkflowDefinition(Definition):
     config: JsonObject = Field(default_factory=dict, description="Values a project may override.")
     variables: dict[Identifier, JsonValue] = Field(
         default_factory=dict,
-        description="Named values; each may use inputs, config and variables above it.",
+        description=(
+            "Named values, evaluated when the run is created; each may use inputs, config, "
+            "trigger and other variables."
+        ),
     )
     steps: tuple[StepDefinition, ...] = Field(min_length=1, description="The DAG's nodes.")
     on_error: tuple[ActionDefinition, ...] = Field((), description="Done when a run fails.")
