@@ -14,8 +14,12 @@ SOURCES = [path for path in rules.tracked_files(".py") if "catalog" not in path.
 PRODUCT = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ("src", "scripts")]
 OTHERS = [path for path in SOURCES if path not in PRODUCT]
 
-# The CLI's table of commands names modules as text and loads one when its command is called.
-LATE_LOADERS = {"src/swarm/cli/lazy.py": frozenset({"load", "get_command", "resolve"})}
+LATE_LOADERS = {
+    # The table of commands names modules as text and loads one when its command is called.
+    "src/swarm/cli/lazy.py": frozenset({"load"}),
+    # Inside a sandbox, an agent's own code is imported for the call.
+    "src/swarm/sandbox/guest/handlers.py": frozenset({"load_handler"}),
+}
 
 
 def place(path: Path) -> str:
