@@ -1,7 +1,7 @@
 """Every command in the documentation works, and prints what the documentation says.
 
-Commands stand in ``console`` blocks; see ``walkthrough.py``. ``make run`` and ``make test`` cannot be
-run from within ``make test``; it is checked that the targets exist.
+Commands stand in ``console`` blocks; see ``walkthrough.py``. ``make run`` and ``make test`` cannot
+be run from within ``make test``; it is checked that the targets exist.
 """
 
 from __future__ import annotations
