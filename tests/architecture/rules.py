@@ -138,15 +138,21 @@ def foreign_imports(source: str, place: str, allowed: frozenset[str] = frozenset
 
 def declared_modules(requirements: Iterable[str]) -> frozenset[str]:
     """The top-level modules that come with these requirements (which must be installed)."""
-    wanted = {_canonical(re.split(r"[<>=!~;\[ ]", line)[0]) for line in requirements}
+    wanted = {canonical(requirement_name(line)) for line in requirements}
     return frozenset(
         module
         for module, distributions in metadata.packages_distributions().items()
-        if wanted & {_canonical(name) for name in distributions}
+        if wanted & {canonical(name) for name in distributions}
     )
 
 
-def _canonical(name: str) -> str:
+def requirement_name(requirement: str) -> str:
+    """The name in a requirement such as ``click>=8.2``."""
+    return re.split(r"[<>=!~;\[ ]", requirement)[0]
+
+
+def canonical(name: str) -> str:
+    """A distribution's name in its normal form (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from scripts import environment
+from tests.architecture import rules
 from tests.architecture.rules import ROOT
 
 
@@ -106,14 +108,28 @@ def test_locks_are_hashed_and_name_no_registry() -> None:
         assert not any("://" in line for line in lines)
 
 
+def pins(name: str) -> set[str]:
+    lines = (ROOT / environment.LOCKS[name]).read_text().splitlines()
+    return {line.split(";")[0].strip(" \\") for line in lines if "==" in line}
+
+
 def test_the_development_lock_holds_the_runtime_lock() -> None:
     """What is tested is what runs, to the version."""
-
-    def pins(name: str) -> set[str]:
-        lines = (ROOT / environment.LOCKS[name]).read_text().splitlines()
-        return {line.split(";")[0].strip(" \\") for line in lines if "==" in line}
-
     assert pins("run") <= pins("test")
+
+
+def test_every_declared_dependency_is_locked() -> None:
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = document["dependency-groups"]
+    for lock, requirements in {
+        "run": document["project"]["dependencies"],
+        "test": groups["dev"],
+        "build": groups["build"],
+        "node": groups["node"],
+    }.items():
+        locked = {rules.canonical(pin.partition("==")[0]) for pin in pins(lock)}
+        declared = {rules.canonical(rules.requirement_name(line)) for line in requirements}
+        assert declared <= locked, "run make lock"
 
 
 def test_ci_runs_make_test_and_nothing_else() -> None:
