@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from swarm.engine.events import RunEvent
+from swarm.engine.invocations import GuestListener
 from swarm.kernel.json import JsonObject
-from swarm.sandbox.ports import GuestServices, InvocationResult, Isolation
+from swarm.sandbox.ports import InvocationResult, Isolation
 from swarm.store.records import InvocationRecord, RunRecord
 
 
@@ -107,7 +108,7 @@ class AgentInvoker(Protocol):
         agent: str,
         inputs: JsonObject,
         *,
-        services: GuestServices,
+        listener: GuestListener,
         mounts: dict[str, str] | None = None,
         isolation: Isolation = Isolation.SANDBOX,
     ) -> tuple[InvocationRecord, InvocationResult]:

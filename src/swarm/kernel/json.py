@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import orjson
@@ -32,8 +31,10 @@ def dump_bytes(value: JsonValue, *, sort_keys: bool = True) -> bytes:
         data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort_keys else None)
     except TypeError as error:
         raise InvalidError(f"the value cannot be written as JSON: {error}") from None
-    if b"null" in data and (path := _not_finite(value, PurePath())) is not None:
-        raise InvalidError(f"the value at {path or '/'} is NaN or infinite, which JSON lacks")
+    # orjson writes NaN and infinity as null.
+    if b"null" in data and (keys := _not_finite(value)) is not None:
+        place = "/" + "/".join(reversed(keys))
+        raise InvalidError(f"the value at {place} is NaN or infinite, which JSON lacks")
     return data
 
 
@@ -49,17 +50,18 @@ def loads(text: str | bytes) -> JsonValue:
         raise InvalidError(f"not valid JSON: {error}") from None
 
 
-def _not_finite(value: JsonValue, path: PurePath) -> str | None:
-    """The path of the first NaN or infinity below ``value``, or None."""
+def _not_finite(value: JsonValue) -> list[str] | None:
+    """The keys that lead to the first NaN or infinity below ``value``, innermost first."""
     if isinstance(value, float):
-        return None if math.isfinite(value) else str(path)
-    if isinstance(value, Mapping):
-        pairs = list(value.items())
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        pairs = [(str(index), item) for index, item in enumerate(value)]
+        return None if math.isfinite(value) else []
+    if isinstance(value, dict):
+        pairs: Iterable[tuple[object, JsonValue]] = value.items()
+    elif isinstance(value, (list, tuple)):
+        pairs = enumerate(value)
     else:
         return None
     for key, item in pairs:
-        if (found := _not_finite(item, path / str(key))) is not None:
+        if (found := _not_finite(item)) is not None:
+            found.append(str(key))
             return found
     return None

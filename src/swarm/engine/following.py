@@ -1,0 +1,55 @@
+"""Events told from the journal, for followers that come late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from swarm.engine.events import RunEvent
+from swarm.store.records import RunRecord, StepRecord, StepState
+
+
+def recorded_events(steps: Iterable[StepRecord], told: set[str]) -> Iterator[RunEvent]:
+    """The events that tell how far a run has come; ended steps are added to ``told``."""
+    for step in steps:
+        if step.status is StepState.RUNNING:
+            yield RunEvent(
+                step.run_id,
+                "step.started",
+                step.step_id,
+                {
+                    "attempt": step.retry_count + 1,
+                    "agent": f"{step.agent_name}@{step.agent_version}",
+                },
+                time=step.started_at or "",
+            )
+        elif step.status.is_final and step.step_id not in told:
+            told.add(step.step_id)
+            yield RunEvent(
+                step.run_id,
+                "step.finished",
+                step.step_id,
+                {
+                    "status": str(step.status),
+                    "error": step.error,
+                    "error_code": step.error_code,
+                    "duration_ms": step.duration_ms,
+                },
+                time=step.completed_at or "",
+            )
+
+
+def finished_event(run: RunRecord) -> RunEvent:
+    """The last event of a run that has ended."""
+    return RunEvent(
+        run.id,
+        "run.finished",
+        None,
+        {
+            "status": str(run.status),
+            "outputs": run.outputs,
+            "error": run.error,
+            "error_code": run.error_code,
+            "error_step": run.error_step,
+        },
+        time=run.completed_at or "",
+    )

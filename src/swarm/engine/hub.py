@@ -1,0 +1,81 @@
+"""Events of the runs that this process drives, handed to whoever follows them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from swarm.engine.events import RunEvent
+
+SUBSCRIBER_EVENTS = 10_000
+"""Events that wait for one slow follower; beyond that its logs and progress are dropped, oldest
+first. States of steps and runs are never dropped: their number is bounded by the run."""
+
+_DROPPABLE = frozenset({"log", "step.progress", "step.stream"})
+
+
+class Subscription:
+    """One follower's queue. Iterate to receive; ends after :meth:`EventHub.close_run`."""
+
+    def __init__(self) -> None:
+        self._events: deque[RunEvent] = deque()
+        self._arrived = asyncio.Event()
+        self._closed = False
+
+    def put(self, event: RunEvent) -> None:
+        if len(self._events) >= SUBSCRIBER_EVENTS and event.kind in _DROPPABLE:
+            return
+        self._events.append(event)
+        self._arrived.set()
+
+    def close(self) -> None:
+        self._closed = True
+        self._arrived.set()
+
+    async def __aiter__(self) -> AsyncIterator[RunEvent]:
+        while True:
+            while self._events:
+                yield self._events.popleft()
+            if self._closed:
+                return
+            self._arrived.clear()
+            await self._arrived.wait()
+
+
+class EventHub:
+    """Publishes the events of each run, numbered, to its subscriptions."""
+
+    def __init__(self) -> None:
+        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._sequence: dict[str, int] = {}
+
+    def publish(self, event: RunEvent) -> RunEvent:
+        """Number the event and hand it out; returns it as numbered."""
+        sequence = self._sequence.get(event.run_id, 0) + 1
+        self._sequence[event.run_id] = sequence
+        numbered = replace(event, sequence=sequence)
+        for subscription in self._subscriptions.get(event.run_id, ()):
+            subscription.put(numbered)
+        return numbered
+
+    def subscribe(self, run_id: str) -> Subscription:
+        subscription = Subscription()
+        self._subscriptions.setdefault(run_id, []).append(subscription)
+        return subscription
+
+    def unsubscribe(self, run_id: str, subscription: Subscription) -> None:
+        remaining = [
+            other for other in self._subscriptions.get(run_id, ()) if other is not subscription
+        ]
+        if remaining:
+            self._subscriptions[run_id] = remaining
+        else:
+            self._subscriptions.pop(run_id, None)
+
+    def close_run(self, run_id: str) -> None:
+        """The run is no longer driven here: every subscription ends."""
+        self._sequence.pop(run_id, None)
+        for subscription in self._subscriptions.pop(run_id, ()):
+            subscription.close()

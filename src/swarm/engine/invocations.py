@@ -1,0 +1,317 @@
+"""One invocation of an agent: checked inputs, a fresh sandbox, checked outputs.
+
+Used by the steps of a run and by calls outside any run alike, so both obey the same rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from swarm.definitions.agent import AgentDefinition
+from swarm.definitions.values import check_values, is_secret_reference
+from swarm.engine.files import FileAccess, collect_outputs, handler_inputs
+from swarm.engine.secrets import EnvironmentSecrets
+from swarm.expressions.template import SECRET_KEY
+from swarm.kernel.clock import now_text
+from swarm.kernel.errors import (
+    InvalidError,
+    RefusedError,
+    SwarmError,
+    UnavailableError,
+)
+from swarm.kernel.json import JsonObject, JsonValue
+from swarm.kernel.settings import Settings
+from swarm.sandbox.ports import (
+    CallContext,
+    GuestServices,
+    InputMount,
+    InvocationResult,
+    Isolation,
+    Limits,
+    Outcome,
+    Program,
+    ResourceUsage,
+    Sandbox,
+    SandboxBackend,
+    SandboxRequest,
+)
+from swarm.store.records import AgentRecord, InvocationRecord
+
+_STRENGTH = {level: index for index, level in enumerate(Isolation)}
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedAgent:
+    """A registered agent, read once and used for many invocations."""
+
+    record: AgentRecord
+    definition: AgentDefinition
+    program: Program
+    granted: Mapping[str, tuple[str, ...]]
+    """Permissions by kind: ``{"network": ("api.example.com",), ...}``."""
+
+    @property
+    def reference(self) -> str:
+        return f"{self.record.name}@{self.record.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """All that one invocation needs besides the agent."""
+
+    inputs: JsonObject
+    """Checked inputs, defaults applied (see :func:`checked_inputs`)."""
+    context: CallContext
+    files: FileAccess
+    isolation: Isolation
+    timeout_seconds: float | None = None
+    network: tuple[str, ...] | None = None
+    """Narrows the granted hosts; None leaves them as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How an invocation ended, and what to record of it."""
+
+    result: InvocationResult
+    sandbox_id: str | None
+    isolation: Isolation
+    layers: tuple[str, ...]
+
+
+def checked_inputs(agent: PinnedAgent, inputs: JsonObject) -> JsonObject:
+    """The inputs with defaults applied.
+
+    Raises:
+        InputError: they do not fit what the agent declares.
+    """
+    subject = f"input of {agent.reference}"
+    return check_values(agent.definition.inputs, inputs, subject=subject, secrets=True)
+
+
+def effective_isolation(agent: PinnedAgent, chosen: Isolation, step: str | None) -> Isolation:
+    """The level to use: what the operator chose, raised to what the agent and step demand.
+
+    ``none`` is an operator's explicit word and stands, except against a demanded ``microvm``.
+    """
+    demanded = max(
+        Isolation(agent.definition.runtime.isolation),
+        Isolation(step) if step else Isolation.NONE,
+        key=_STRENGTH.__getitem__,
+    )
+    if chosen is Isolation.NONE and demanded is not Isolation.MICROVM:
+        return chosen
+    return max(chosen, demanded, key=_STRENGTH.__getitem__)
+
+
+class Invoker:
+    """Runs invocations in the sandboxes of this process, at most so many at once."""
+
+    def __init__(self, backend: Callable[[Isolation], SandboxBackend], settings: Settings) -> None:
+        """``backend(level)`` gives a backend, or raises SandboxUnavailable."""
+        self._backend = backend
+        self._settings = settings
+        self._places = asyncio.Semaphore(settings.max_concurrent_invocations)
+
+    async def invoke(self, agent: PinnedAgent, call: Call, services: AgentServices) -> Completed:
+        """Run the agent once. What the agent does wrong is in the result, never raised.
+
+        Raises:
+            UnavailableError: the sandbox cannot be built, or a file cannot be stored.
+            NotFoundError, InputError: a file value refers to nothing that is there.
+        """
+        backend = self._backend(call.isolation)
+        mounts = await call.files.mount_inputs(agent.definition.inputs, call.inputs)
+        request = self._request(agent, call, mounts)
+        async with self._places:
+            sandbox = await backend.prepare(request)
+            try:
+                return await self._call(agent, call, sandbox, mounts, services)
+            finally:
+                await sandbox.destroy()
+
+    def _request(
+        self, agent: PinnedAgent, call: Call, mounts: tuple[InputMount, ...]
+    ) -> SandboxRequest:
+        runtime = agent.definition.runtime
+        timeout = call.timeout_seconds or runtime.timeout_seconds
+        granted = agent.granted.get("network", ())
+        network = granted if call.network is None else _narrowed(granted, call.network)
+        return SandboxRequest(
+            program=agent.program,
+            limits=Limits.of(self._settings, runtime.memory_mb, timeout),
+            network=network,
+            environment=agent.definition.environment,
+            inputs=mounts,
+        )
+
+    async def _call(
+        self,
+        agent: PinnedAgent,
+        call: Call,
+        sandbox: Sandbox,
+        mounts: tuple[InputMount, ...],
+        services: AgentServices,
+    ) -> Completed:
+        isolated = sandbox.isolation is not Isolation.NONE
+        inputs = services.with_secrets(handler_inputs(call.inputs, mounts, isolated))
+        result = await sandbox.call(inputs, call.context, services)
+        if result.outcome is Outcome.OK:
+            result = await self._checked_result(agent, call, sandbox, result)
+        return Completed(services.masked(result), sandbox.id, sandbox.isolation, sandbox.layers)
+
+    async def _checked_result(
+        self, agent: PinnedAgent, call: Call, sandbox: Sandbox, result: InvocationResult
+    ) -> InvocationResult:
+        """The result with its files taken out and its outputs checked, or why it is refused."""
+        outputs = {} if result.outputs is None else result.outputs
+        if not isinstance(outputs, dict):
+            return _bad_output(
+                result,
+                f"the handler must return an object of outputs, got {type(outputs).__name__}",
+            )
+        fields = agent.definition.outputs
+        try:
+            outputs = await collect_outputs(
+                fields,
+                outputs,
+                sandbox.outputs_descriptor,
+                call.files.artifacts,
+                call.inputs,
+                self._settings.max_output_files,
+            )
+            outputs = check_values(fields, outputs, subject=f"output of {agent.reference}")
+        except UnavailableError:
+            raise
+        except (InvalidError, RefusedError, SwarmError) as error:
+            return _bad_output(result, error.message)
+        return replace(result, outputs=outputs)
+
+
+class AgentServices(GuestServices):
+    """The host's side of ``context``: answers secrets, and masks them in what comes back."""
+
+    def __init__(self, secrets: EnvironmentSecrets, listener: GuestListener) -> None:
+        self._secrets = secrets
+        self._listener = listener
+
+    def log(self, stream: str, level: str, message: str) -> None:
+        self._listener.logged(stream, level, self._secrets.mask(message))
+
+    def progress(self, fraction: float | None, message: str) -> None:
+        self._listener.progressed(fraction, self._secrets.mask(message))
+
+    def event(self, value: JsonValue) -> None:
+        self._listener.streamed(self._secrets.mask_value(value))
+
+    async def request(self, method: str, params: JsonObject) -> JsonValue:
+        if method == "secret":
+            return self._secrets.read(str(params.get("name", "")))
+        raise RefusedError(f"the host does not offer {method!r} to agents")
+
+    def with_secrets(self, inputs: JsonObject) -> JsonObject:
+        """The inputs with each reference to a secret replaced by its value.
+
+        Only what is sent to the sandbox holds values; the journal keeps the references.
+
+        Raises:
+            RefusedError, NotFoundError: a secret that is not granted or not set.
+        """
+        secrets = {
+            name: self._secrets.read(value[SECRET_KEY])
+            for name, value in inputs.items()
+            if is_secret_reference(value)
+        }
+        return {**inputs, **secrets} if secrets else inputs
+
+    def masked(self, result: InvocationResult) -> InvocationResult:
+        """The result without the secrets that this invocation was given."""
+        return replace(
+            result,
+            outputs=self._secrets.mask_value(result.outputs),
+            error=self._secrets.mask(result.error) if result.error else result.error,
+            traceback=self._secrets.mask(result.traceback) if result.traceback else None,
+        )
+
+
+class GuestListener:
+    """Hears what an agent tells while it runs; the base hears nothing."""
+
+    def logged(self, stream: str, level: str, message: str) -> None: ...
+
+    def progressed(self, fraction: float | None, message: str) -> None: ...
+
+    def streamed(self, value: JsonValue) -> None: ...
+
+
+def started_record(
+    agent: PinnedAgent, context: CallContext, isolation: Isolation
+) -> InvocationRecord:
+    """The invocation as it begins."""
+    record = agent.record
+    return InvocationRecord(
+        id=context.invocation_id,
+        agent_id=record.id,
+        agent_name=record.name,
+        agent_version=record.version,
+        digest=record.digest,
+        status="running",
+        run_id=context.run_id,
+        step_id=context.step_id,
+        attempt=context.attempt,
+        isolation=isolation,
+        started_at=now_text(),
+        project_id=record.project_id,
+    )
+
+
+def ended_record(started: InvocationRecord, completed: Completed) -> InvocationRecord:
+    """The invocation as it ended."""
+    result = completed.result
+    usage: ResourceUsage = result.usage
+    return replace(
+        started,
+        status=str(result.outcome),
+        sandbox_id=completed.sandbox_id,
+        isolation=completed.isolation,
+        layers=completed.layers,
+        completed_at=now_text(),
+        wall_ms=usage.wall_ms,
+        cpu_ms=usage.cpu_ms,
+        peak_memory_bytes=usage.peak_memory_bytes,
+        output_bytes=usage.output_bytes,
+        log_bytes=usage.log_bytes,
+        error=result.error,
+        error_code=result.error_code,
+    )
+
+
+def failed_record(started: InvocationRecord, error: SwarmError) -> InvocationRecord:
+    """The invocation when it could not even be started."""
+    return replace(
+        started,
+        status="error",
+        completed_at=now_text(),
+        error=str(error),
+        error_code=error.code,
+    )
+
+
+def _bad_output(result: InvocationResult, message: str) -> InvocationResult:
+    return replace(
+        result, outcome=Outcome.ERROR, outputs=None, error=message, error_code="bad_output"
+    )
+
+
+def _narrowed(granted: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """The hosts of ``wanted`` that ``granted`` covers."""
+    return tuple(host for host in wanted if any(covers(pattern, host) for pattern in granted))
+
+
+def covers(pattern: str, host: str) -> bool:
+    """Whether a granted host pattern includes another pattern or host."""
+    if pattern in ("*", host):
+        return True
+    return pattern.startswith("*.") and host.endswith(pattern[1:])

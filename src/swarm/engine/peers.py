@@ -1,0 +1,203 @@
+"""Talking with the other processes of the home that drive runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from swarm.dispatch.local_hosts import HostLease, LocalHosts
+from swarm.engine.events import RunEvent
+from swarm.kernel.errors import InvalidError, SwarmError, UnavailableError
+from swarm.kernel.home import Home
+from swarm.kernel.json import JsonObject, JsonValue
+
+LONG_LIVED = frozenset({"worker", "serve"})
+"""Roles of hosts that take runs over from processes that end sooner."""
+
+WORKER_START_SECONDS = 30.0
+"""How long a background worker may take until it is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRequests:
+    """What this process does when a peer asks."""
+
+    drive: Callable[[str], Awaitable[bool]]
+    cancel: Callable[[str], None]
+    follow: Callable[[str], AsyncIterator[RunEvent]]
+
+
+class Peers:
+    """This process among the hosts of its home."""
+
+    def __init__(self, hosts: LocalHosts, role: str, requests: PeerRequests) -> None:
+        self._hosts = hosts
+        self._role = role
+        self._requests = requests
+        self._lease: HostLease | None = None
+        self._joining = asyncio.Lock()
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._on_death: Callable[[], Awaitable[None]] | None = None
+
+    async def join(self, on_join: Callable[[HostLease], None]) -> HostLease:
+        """Become a host, once, and make the workers of the home watch over this process."""
+        async with self._joining:
+            if self._lease is None:
+                self._lease = await self._hosts.join(self._answer, self._role)
+                on_join(self._lease)
+                if self._role not in LONG_LIVED:
+                    await self._ask_workers("watch", {"host_id": self._lease.id})
+            return self._lease
+
+    async def leave(self) -> None:
+        for task in self._watches.values():
+            task.cancel()
+        if self._lease is not None:
+            lease, self._lease = self._lease, None
+            await lease.leave()
+
+    async def is_alive(self, host_id: str) -> bool:
+        if self._lease is not None and host_id == self._lease.id:
+            return True
+        return self._hosts.is_alive(host_id)
+
+    async def hand_over(self, run_id: str) -> bool:
+        """Give a run to a long-lived host; False if none is up or it did not take it."""
+        if self._role in LONG_LIVED:
+            return False
+        return await self._ask_workers("drive", {"run_id": run_id})
+
+    async def cancel(self, owner: str, run_id: str) -> None:
+        """Tell the owner to cancel; if it dies meanwhile, that is for the caller to find."""
+        with contextlib.suppress(UnavailableError):
+            await self._request(owner, "cancel", {"run_id": run_id})
+
+    async def follow(self, owner: str, run_id: str) -> AsyncIterator[RunEvent]:
+        """The events of a run that ``owner`` drives; ends early if the owner dies."""
+        try:
+            connection = await self._hosts.connect(owner)
+        except UnavailableError:
+            return
+        try:
+            async for document in connection.stream("follow", {"run_id": run_id}):
+                yield RunEvent.from_json(document)
+        except UnavailableError:
+            return
+        finally:
+            connection.close()
+
+    @contextlib.asynccontextmanager
+    async def watching(self, on_death: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+        """While this lasts, ``on_death`` is called whenever another host of the home dies."""
+        self._on_death = on_death
+        for host in self._hosts.list():
+            self._watch(host.id)
+        try:
+            yield
+        finally:
+            self._on_death = None
+
+    def _watch(self, host_id: str) -> None:
+        if self._lease is None or host_id in (self._lease.id, *self._watches):
+            return
+        task = asyncio.create_task(self._watch_until_dead(host_id), name=f"watch {host_id}")
+        self._watches[host_id] = task
+        task.add_done_callback(lambda _: self._watches.pop(host_id, None))
+
+    async def _watch_until_dead(self, host_id: str) -> None:
+        try:
+            connection = await self._hosts.connect(host_id)
+        except UnavailableError:
+            pass
+        else:
+            await connection.closed()
+            connection.close()
+        await self._hosts.wait_gone(host_id)
+        if self._on_death is not None:
+            await self._on_death()
+
+    async def _ask_workers(self, method: str, params: JsonObject) -> bool:
+        """Ask the long-lived hosts in turn until one says yes."""
+        for host in self._hosts.list():
+            if host.role not in LONG_LIVED:
+                continue
+            try:
+                if await self._request(host.id, method, params):
+                    return True
+            except UnavailableError:
+                continue  # it has just ended; the next one, or this process, serves
+        return False
+
+    async def _request(self, host_id: str, method: str, params: JsonObject) -> JsonValue:
+        connection = await self._hosts.connect(host_id)
+        try:
+            return await connection.request(method, params)
+        finally:
+            connection.close()
+
+    async def _answer(
+        self, method: str, params: JsonObject, emit: Callable[[JsonObject], None]
+    ) -> JsonValue:
+        """Serve one request of a peer."""
+        match method:
+            case "drive":
+                return await self._requests.drive(params["run_id"])
+            case "cancel":
+                self._requests.cancel(params["run_id"])
+                return True
+            case "follow":
+                async for event in self._requests.follow(params["run_id"]):
+                    emit(event.as_json())
+                return True
+            case "watch":
+                self._watch(params["host_id"])
+                return self._on_death is not None
+            case _:
+                raise InvalidError(f"a host does not know the request {method!r}")
+
+
+class WorkerStarter:
+    """Starts a worker that outlives this process and exits when idle."""
+
+    def __init__(self, command: Sequence[str], home: Home) -> None:
+        self._command = tuple(command)
+        self._log = home.run_logs.parent / "worker.log"
+
+    async def start(self) -> None:
+        """Start a worker and wait until peers can reach it.
+
+        Raises:
+            UnavailableError: it could not be started.
+        """
+        try:
+            with self._log.open("ab") as log:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise self._failure(str(error)) from None
+        if process.stdout is None:
+            raise self._failure("it has no output to read")
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), WORKER_START_SECONDS)
+        except TimeoutError:
+            process.kill()
+            raise self._failure(f"it was not ready within {WORKER_START_SECONDS:g} s") from None
+        if not line:
+            raise self._failure("it ended at once")
+
+    def _failure(self, reason: str) -> SwarmError:
+        return UnavailableError(
+            f"a background worker could not be started: {reason}",
+            where=str(self._log),
+            remedy="read the log; or run without `--detach`",
+        )
+
+
+__all__ = ["LONG_LIVED", "PeerRequests", "Peers", "WorkerStarter"]

@@ -1,0 +1,90 @@
+"""Reads what a run is pinned to: its workflow and agents, each compiled once per process."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Generic, TypeVar
+
+from swarm.definitions.loading import agent_from_json
+from swarm.engine.compiled import CompiledWorkflow, compile_workflow
+from swarm.engine.invocations import PinnedAgent
+from swarm.kernel.errors import NotFoundError
+from swarm.packages.registration import AgentCatalog
+from swarm.packages.workflows import WorkflowCatalog
+from swarm.store.ports import Store
+from swarm.store.records import AgentRecord, WorkflowRecord
+
+KEPT = 256
+"""Workflows and agents kept compiled in one process; the least recently used go first."""
+
+Value = TypeVar("Value")
+
+
+class _Kept(Generic[Value]):
+    """A small cache by id of what never changes for that id."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[str, Value] = OrderedDict()
+
+    async def get(self, key: str, make: Callable[[], Awaitable[Value]]) -> Value:
+        if key in self._values:
+            self._values.move_to_end(key)
+            return self._values[key]
+        value = self._values[key] = await make()
+        while len(self._values) > KEPT:
+            self._values.popitem(last=False)
+        return value
+
+
+class Pins:
+    """Finds agents and workflows by reference, and reads them by record id."""
+
+    def __init__(
+        self, store: Store, agents: AgentCatalog, workflows: WorkflowCatalog, fuel: int
+    ) -> None:
+        self._store = store
+        self._agent_catalog = agents
+        self._workflow_catalog = workflows
+        self._fuel = fuel
+        self._agents: _Kept[PinnedAgent] = _Kept()
+        self._workflows: _Kept[CompiledWorkflow] = _Kept()
+
+    async def resolve_workflow(self, reference: str) -> WorkflowRecord:
+        """The workflow called ``name`` or ``name@version``; raises NotFoundError."""
+        return await self._workflow_catalog.resolve(reference)
+
+    async def resolve_agent(self, reference: str) -> AgentRecord:
+        """The agent called ``name`` or ``name@version``; raises NotFoundError."""
+        return await self._agent_catalog.resolve(reference)
+
+    async def workflow(self, workflow_id: str) -> CompiledWorkflow:
+        """The compiled workflow with this record id; raises NotFoundError."""
+
+        async def make() -> CompiledWorkflow:
+            record = await self._store.get_workflow(workflow_id)
+            if record is None:
+                raise NotFoundError(f"the workflow record {workflow_id} is gone")
+            return compile_workflow(record, self._fuel)
+
+        return await self._workflows.get(workflow_id, make)
+
+    async def agent(self, agent_id: str) -> PinnedAgent:
+        """The agent with this record id; raises NotFoundError."""
+
+        async def make() -> PinnedAgent:
+            record = await self._store.get_agent(agent_id)
+            if record is None:
+                raise NotFoundError(f"the agent record {agent_id} is gone")
+            return PinnedAgent(
+                record,
+                agent_from_json(record.definition),
+                self._agent_catalog.program(record),
+                await self._agent_catalog.granted(record),
+            )
+
+        return await self._agents.get(agent_id, make)
+
+    async def agents(self, pinned: Mapping[str, str]) -> dict[str, PinnedAgent]:
+        """The agents of a run by their references in its steps."""
+        return {reference: await self.agent(agent_id) for reference, agent_id in pinned.items()}

@@ -1,0 +1,105 @@
+"""Ids, times, JSON, settings and errors."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.kernel import clock
+from swarm.kernel.errors import DefinitionError, InvalidError, NotFoundError, Problem, nearest_names
+from swarm.kernel.ids import new_id
+from swarm.kernel.json import dump_bytes, dumps, loads
+from swarm.kernel.settings import Settings, load_settings
+
+
+def test_ids_are_version_7_uuids_that_only_grow() -> None:
+    ids = [new_id("run") for _ in range(5_000)]
+    assert ids == sorted(set(ids))
+    parsed = uuid.UUID(ids[0].removeprefix("run_"))
+    assert (parsed.version, parsed.variant) == (7, uuid.RFC_4122)
+
+
+def test_a_time_reads_back_as_it_was_written() -> None:
+    moment = clock.now()
+    assert clock.from_text(clock.to_text(moment)) == moment
+    assert clock.ago_text(60) < clock.now_text()
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_canonical_json_reads_back_and_is_stable(value: object) -> None:
+    text = dumps(value)
+    assert loads(text) == value
+    assert dumps(loads(text)) == text
+
+
+@pytest.mark.parametrize("value", [float("nan"), [1, float("inf")], {"a": {"b": float("-inf")}}])
+def test_json_refuses_nan_and_infinity(value: object) -> None:
+    with pytest.raises(InvalidError, match="NaN or infinite"):
+        dump_bytes(value)
+
+
+def test_settings_come_from_the_environment_before_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("max_steps = 7\nretention_days = 1.5\n")
+    settings = load_settings({"SWARM_HOME": str(tmp_path), "SWARM_MAX_STEPS": "9"})
+    assert (settings.max_steps, settings.retention_days) == (9, 1.5)
+    assert settings.home == tmp_path
+
+
+def test_network_lists_are_split_at_commas() -> None:
+    settings = load_settings({"SWARM_ALLOWED_PRIVATE_NETWORKS": "10.0.0.0/8,192.168.1.0/24"})
+    assert settings.allowed_private_networks == ("10.0.0.0/8", "192.168.1.0/24")
+
+
+def test_a_bad_setting_names_the_variable_and_the_remedy() -> None:
+    with pytest.raises(InvalidError) as caught:
+        load_settings({"SWARM_MAX_STEPS": "many"})
+    assert caught.value.where == "SWARM_MAX_STEPS"
+    assert caught.value.remedy
+    assert "max_steps" in caught.value.message
+
+
+def test_an_unknown_key_in_the_file_offers_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("max_step = 7\n")
+    with pytest.raises(InvalidError, match="max_steps"):
+        load_settings({"SWARM_HOME": str(tmp_path)})
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_a_missing_thing_offers_the_nearest_names() -> None:
+    error = NotFoundError("no agent ecko", name="ecko", known=["echo", "http-fetch"])
+    assert "did you mean echo?" in str(error)
+    assert nearest_names("zzz", ["echo"]) == ()
+
+
+def test_a_definition_error_prints_every_problem_with_its_place() -> None:
+    error = DefinitionError(
+        [
+            Problem("unknown key `stepz`", "workflow.yaml", 3, 1, "did you mean `steps`?"),
+            Problem("`name` is missing", "workflow.yaml", 1),
+        ]
+    )
+    assert str(error) == (
+        "workflow.yaml:3:1: unknown key `stepz`\n  remedy: did you mean `steps`?\n"
+        "workflow.yaml:1: `name` is missing"
+    )
