@@ -25,8 +25,10 @@ from pydantic.fields import FieldInfo
 
 from swarm.definitions.agent import AgentDefinition
 from swarm.definitions.fields import IDENTIFIER_PATTERN, NAME_PATTERN, VERSION_PATTERN
+from swarm.definitions.schemas import agent_schema, workflow_schema
 from swarm.definitions.workflow import WorkflowDefinition
 from swarm.kernel import errors
+from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import ENVIRONMENT_PREFIX, SECRET_PREFIX, Settings
 from swarm.store.sqlite.migration import MIGRATIONS
 
@@ -68,7 +70,13 @@ def pages() -> dict[str, str]:
         + manifest_page("workflow.yaml", WorkflowDefinition, "schemas/workflow.schema.json"),
         "errors.md": GENERATED + errors_page(),
         "database.md": GENERATED + database_page(),
+        "schemas/agent.schema.json": json_page(agent_schema()),
+        "schemas/workflow.schema.json": json_page(workflow_schema()),
     }
+
+
+def json_page(document: JsonObject) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def index_page() -> str:
@@ -76,6 +84,7 @@ def index_page() -> str:
         ("[settings.md](settings.md)", "every setting, its unit and its default"),
         ("[agent-manifest.md](agent-manifest.md)", "every key of `agent.yaml`"),
         ("[workflow-manifest.md](workflow-manifest.md)", "every key of `workflow.yaml`"),
+        ("[schemas/](schemas/)", "both manifests as JSON Schema, for editors"),
         ("[errors.md](errors.md)", "exit codes and error codes"),
         ("[database.md](database.md)", "tables and columns of `registry.db`"),
     ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
+import yaml
 from pydantic import BaseModel, Field
 
 from scripts import generate_reference
@@ -12,6 +15,7 @@ from swarm.definitions.agent import AgentDefinition
 from swarm.definitions.workflow import WorkflowDefinition
 from swarm.kernel.errors import SwarmError
 from swarm.kernel.settings import Settings
+from swarm.packages.builtin import catalog_root
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +67,20 @@ def test_every_key_of_a_manifest_is_there(
         for name, field in current.model_fields.items():
             assert f"| `{field.alias or name}` |" in pages[page]
             waiting += generate_reference.models_in(field.annotation)
+
+
+@pytest.mark.parametrize("kind", ["agent", "workflow"])
+def test_the_schemas_accept_the_catalog_and_refuse_a_misspelt_key(
+    pages: dict[str, str], kind: str
+) -> None:
+    schema = json.loads(pages[f"schemas/{kind}.schema.json"])
+    validator = jsonschema_rs.validator_for(schema)
+    manifests = list(catalog_root().glob(f"{kind}s/*/{kind}.yaml"))
+    assert manifests
+    for path in manifests:
+        manifest = yaml.safe_load(path.read_text())
+        assert validator.is_valid(manifest), path
+        assert not validator.is_valid({**manifest, "verison": "1.0.0"}), path
 
 
 def test_every_error_code_is_there(pages: dict[str, str]) -> None:
