@@ -24,7 +24,13 @@ from swarm.engine.logs import RunLog, log_path, read_log
 from swarm.engine.peers import PeerRequests, Peers, WorkerStarter
 from swarm.engine.pins import Pins
 from swarm.kernel.clock import ago_text, now_text
-from swarm.kernel.errors import ConflictError, InvalidError, NotFoundError, OwnershipLost
+from swarm.kernel.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    OwnershipLost,
+    UnavailableError,
+)
 from swarm.kernel.home import Home
 from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import Settings
@@ -76,6 +82,9 @@ class RunService(Runs):
         self._drivers: dict[str, RunDriver] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, BaseException] = {}
+        self._cancelling: set[str] = set()
+        self._adopting = 0
+        self._is_ending = False
         self._places = asyncio.Semaphore(settings.max_concurrent_runs)
         self._changed = asyncio.Event()
         self._peers = Peers(hosts, role, PeerRequests(self.adopt, self._cancel_here, self.follow))
@@ -108,9 +117,17 @@ class RunService(Runs):
         return await self.adopt(run_id)
 
     async def start_detached(self, run_id: str) -> None:
-        if not await self._peers.hand_over(run_id):
-            await self._workers.start()
-            await self._peers.hand_over(run_id)
+        if await self._peers.hand_over(run_id):
+            return
+        await self._workers.start()  # it takes up every orphan, so this run too
+        if await self._peers.hand_over(run_id):
+            return
+        run = await self.get(run_id)
+        if not run.status.is_final and not await self._is_owned(run):
+            raise UnavailableError(
+                f"no background worker took up run {run.id}",
+                remedy=f"`swarm runs resume {run.id}` drives it here",
+            )
 
     async def start_worker(self) -> None:
         """Start a background worker, which takes up every orphan and exits when idle."""
@@ -119,17 +136,22 @@ class RunService(Runs):
     async def adopt(self, run_id: str) -> bool:
         """Claim a run that nobody alive owns, and drive it in this process.
 
-        Returns False if somebody else has it or it has ended.
+        Returns False if somebody else has it, it has ended, or this process is about to end.
         """
-        run = await self._store.get_run(run_id)
-        if run is None or run.status.is_final or await self._is_owned(run):
+        if self._is_ending:
             return False
-        lease = await self._join()
-        claimed = await self._store.claim_run(run_id, lease.id, run.owner)
-        if claimed is None:
-            return False
-        self._spawn(claimed)
-        return True
+        self._adopting += 1
+        try:
+            run = await self._store.get_run(run_id)
+            if run is None or run.status.is_final or await self._is_owned(run):
+                return False
+            lease = await self._join()
+            claimed = await self._store.claim_run(run_id, lease.id, run.owner)
+            if claimed is not None:
+                self._spawn(claimed)
+            return claimed is not None
+        finally:
+            self._adopting -= 1
 
     async def _is_owned(self, run: RunRecord) -> bool:
         return run.owner is not None and await self._peers.is_alive(run.owner)
@@ -158,11 +180,14 @@ class RunService(Runs):
                 publish=self._hub.publish,
             )
             self._drivers[run.id] = driver
+            if run.id in self._cancelling:
+                driver.cancel()
             await driver.drive()
 
     def _driven(self, run_id: str, task: asyncio.Task[None]) -> None:
         self._tasks.pop(run_id, None)
         self._drivers.pop(run_id, None)
+        self._cancelling.discard(run_id)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failures[run_id] = error
         self._hub.close_run(run_id)
@@ -286,6 +311,9 @@ class RunService(Runs):
         return run
 
     def _cancel_here(self, run_id: str) -> None:
+        if run_id not in self._tasks:
+            return
+        self._cancelling.add(run_id)  # for a driver that is still waiting for its place
         driver = self._drivers.get(run_id)
         if driver is not None:
             driver.cancel()
@@ -321,14 +349,19 @@ class RunService(Runs):
         async with self._peers.watching(self._adopt_orphans):
             while True:
                 self._changed.clear()
-                idle = until_idle and not self._tasks
+                idle = until_idle and not self._is_busy
                 try:
                     await asyncio.wait_for(
                         self._changed.wait(), self._settings.idle_seconds if idle else None
                     )
                 except TimeoutError:
-                    if not self._tasks:
+                    if not self._is_busy:
+                        self._is_ending = True
                         return
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._tasks) or self._adopting > 0
 
     async def _adopt_orphans(self) -> None:
         await self.resume()
