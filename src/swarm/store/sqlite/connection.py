@@ -36,6 +36,8 @@ def connect(path: Path, settings: Settings, *, query_only: bool = False) -> sqli
     )
     try:
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        # SQLite notes how to undo each statement of many rows; that is a temporary file otherwise.
+        connection.execute("PRAGMA temp_store = MEMORY")
         if query_only:
             connection.execute("PRAGMA query_only = 1")
         else:

@@ -24,8 +24,14 @@ class Failures:
     path: Path
     timeout_seconds: float
 
-    def explain(self, error: sqlite3.Error | OverflowError | UnicodeError) -> SwarmError:
+    def explain(self, error: sqlite3.Error | OverflowError | UnicodeError | OSError) -> SwarmError:
         """The error to raise for what sqlite3 raised. The codes: https://sqlite.org/rescode.html"""
+        if isinstance(error, OSError):
+            return DatabaseError(
+                f"the database's folder cannot be used: {error.strerror or error}",
+                where=str(error.filename or self.path),
+                remedy="check that you may write it and that its disk has space left",
+            )
         if not isinstance(error, sqlite3.Error):
             return InvalidError(
                 f"a value cannot be stored: {error}",
@@ -34,6 +40,11 @@ class Failures:
         code = getattr(error, "sqlite_errorcode", None)
         if code is None:
             return self._database(f"the database cannot be used: {error}", "report this as a bug")
+        if code == sqlite3.SQLITE_READONLY_DBMOVED:
+            return self._database(
+                "the file was moved or deleted while it was open",
+                "start Swarm again; put the file back first if it holds what you need",
+            )
         if code & 0xFF == sqlite3.SQLITE_CONSTRAINT:
             return _broken_constraint(code, error)
         return self._from_code(code & 0xFF, error)

@@ -1,7 +1,6 @@
 """Statements that change runs, their steps and their invocations.
 
-Each function is one operation within the writer's transaction. One that raises a SwarmError has
-changed nothing; the writer relies on it.
+Each function is one operation within the writer's transaction.
 """
 
 from __future__ import annotations
@@ -13,14 +12,23 @@ from dataclasses import dataclass
 from swarm.kernel.errors import InvalidError, OwnershipLost
 from swarm.kernel.json import JsonObject
 from swarm.store.records import RunChanges, RunRecord
-from swarm.store.sqlite.rows import INVOCATIONS, RUNS, STEPS, Value
+from swarm.store.sqlite.rows import (
+    INVOCATIONS,
+    RUNS,
+    STEPS,
+    Row,
+    Upsert,
+    Value,
+    decode_json,
+    encode_json,
+)
 
 _FINAL = "('succeeded', 'failed', 'cancelled')"
 _SELECT_RUN = f"SELECT {RUNS.column_list} FROM workflow_runs WHERE id = ?"
 _INSERT_RUN = RUNS.insert()
-_UPSERT_STEP = STEPS.upsert(key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
-_UPSERT_INVOCATION = INVOCATIONS.upsert(
-    key=("id",), keep=("run_id", "agent_id", "step_id", "item_index", "project_id")
+_STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
+_INVOCATIONS = Upsert(
+    INVOCATIONS, key=("id",), keep=("run_id", "agent_id", "step_id", "item_index", "project_id")
 )
 _SETTABLE = frozenset(RUNS.columns) - {"id", "epoch", "project_id", "created_at"}
 _REOPENED: JsonObject = {
@@ -33,8 +41,6 @@ _REOPENED: JsonObject = {
     "cancel_requested": False,
 }
 """What an ended run loses when it is taken up again."""
-
-Row = Sequence[Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ def encode_reopening(changes: RunChanges) -> EncodedChanges:
 
 def create(connection: sqlite3.Connection, run: Row, steps: Sequence[Row]) -> None:
     connection.execute(_INSERT_RUN, run)
-    connection.executemany(_UPSERT_STEP, steps)
+    _STEPS.run(connection, steps)
 
 
 def claim(
@@ -93,31 +99,58 @@ def claim(
     return get_run(connection, run_id) if claimed.rowcount else None
 
 
-def commit(
-    connection: sqlite3.Connection, run_id: str, epoch: int, changes: EncodedChanges
-) -> None:
-    """Apply ``changes`` if ``epoch`` is the run's. Raises OwnershipLost if not."""
-    if changes.assignments:
-        fenced = connection.execute(
-            f"UPDATE workflow_runs SET {changes.assignments} WHERE id = ? AND epoch = ?",
-            (*changes.values, run_id, epoch),
-        )
-        owned = fenced.rowcount > 0
-    else:
-        owned = (
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A journal commit waiting for its turn."""
+
+    run_id: str
+    epoch: int
+    changes: EncodedChanges
+
+
+def commit_all(
+    connection: sqlite3.Connection, commits: Sequence[Commit]
+) -> list[OwnershipLost | None]:
+    """Apply those ``commits``, in order, whose epoch is their run's; an error for each other."""
+    epochs = _epochs(connection, {commit.run_id for commit in commits})
+    outcomes: list[OwnershipLost | None] = []
+    steps: list[Row] = []
+    invocations: list[Row] = []
+    for commit in commits:
+        if epochs.get(commit.run_id) != commit.epoch:
+            outcomes.append(_ownership_lost(commit.run_id))
+            continue
+        changes = commit.changes
+        if changes.assignments:
             connection.execute(
-                "SELECT 1 FROM workflow_runs WHERE id = ? AND epoch = ?", (run_id, epoch)
-            ).fetchone()
-            is not None
-        )
-    if not owned:
-        raise OwnershipLost(
-            "the run is no longer this host's to write: another host took it over, "
-            "or it was deleted",
-            where=run_id,
-            remedy="`swarm runs show` tells how it went on",
-        )
-    _write(connection, changes)
+                f"UPDATE workflow_runs SET {changes.assignments} WHERE id = ?",
+                (*changes.values, commit.run_id),
+            )
+        steps += changes.steps
+        invocations += changes.invocations
+        outcomes.append(None)
+    _STEPS.run(connection, steps)
+    _INVOCATIONS.run(connection, invocations)
+    return outcomes
+
+
+def _epochs(connection: sqlite3.Connection, run_ids: set[str]) -> dict[str, int]:
+    """The epochs of those runs that exist, as one row: each row fetched costs like a statement."""
+    (epochs,) = connection.execute(
+        "SELECT json_group_object(id, epoch) FROM workflow_runs "
+        "WHERE id IN (SELECT value FROM json_each(?))",
+        (encode_json(list(run_ids)),),
+    ).fetchone()
+    found: dict[str, int] = decode_json(epochs)
+    return found
+
+
+def _ownership_lost(run_id: str) -> OwnershipLost:
+    return OwnershipLost(
+        "the run is no longer this host's to write: another host took it over, or it was deleted",
+        where=run_id,
+        remedy="`swarm runs show` tells how it went on",
+    )
 
 
 def reopen(
@@ -130,7 +163,8 @@ def reopen(
     )
     if not reopened.rowcount:
         return None
-    _write(connection, changes)
+    _STEPS.run(connection, changes.steps)
+    _INVOCATIONS.run(connection, changes.invocations)
     return get_run(connection, run_id)
 
 
@@ -143,7 +177,7 @@ def request_cancel(connection: sqlite3.Connection, run_id: str) -> RunRecord | N
 
 
 def record_invocation(connection: sqlite3.Connection, invocation: Row) -> None:
-    connection.execute(_UPSERT_INVOCATION, invocation)
+    _INVOCATIONS.run(connection, [invocation])
 
 
 def purge(connection: sqlite3.Connection, completed_before: str, limit: int) -> list[str]:
@@ -165,10 +199,3 @@ def purge(connection: sqlite3.Connection, completed_before: str, limit: int) -> 
 def get_run(connection: sqlite3.Connection, run_id: str) -> RunRecord | None:
     row = connection.execute(_SELECT_RUN, (run_id,)).fetchone()
     return RUNS.decode(row) if row else None
-
-
-def _write(connection: sqlite3.Connection, changes: EncodedChanges) -> None:
-    for step in changes.steps:
-        connection.execute(_UPSERT_STEP, step)
-    for invocation in changes.invocations:
-        connection.execute(_UPSERT_INVOCATION, invocation)

@@ -5,11 +5,14 @@ A record's fields and its table's columns bear the same names, so the SQL is mad
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
+from swarm.kernel.errors import DatabaseError, InvalidError
 from swarm.kernel.json import JsonValue, dumps, loads
 from swarm.store.records import (
     AgentRecord,
@@ -23,8 +26,12 @@ from swarm.store.records import (
 )
 
 R = TypeVar("R")
-Value = str | int | float | bytes | None
+Value: TypeAlias = str | int | float | bytes | None
 """What SQLite stores."""
+Row: TypeAlias = Sequence[Value]
+
+_CHUNKS = (32, 8, 2, 1)
+"""Rows in one statement: few sizes, so that each stays prepared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,28 +91,54 @@ class Rows(Generic[R]):
         return column.encode(value) if column else value
 
     def decode(self, row: Sequence[Any]) -> R:
-        """The record of a row that holds ``columns`` in order."""
+        """The record of a row that holds ``columns`` in order.
+
+        Raises:
+            DatabaseError: the row holds what Swarm does not write.
+        """
         values = list(row)
-        for position, column in self._positions:
-            values[position] = column.decode(values[position])
+        try:
+            for position, column in self._positions:
+                values[position] = column.decode(values[position])
+        except (InvalidError, TypeError, ValueError) as error:
+            raise DatabaseError(
+                f"a row of the table {self.table} cannot be read: {error}",
+                where=f"{row[0]}, column {self.columns[position]}",
+                remedy="undo what was changed in it by hand, or put back a backup",
+            ) from None
         return self._record(*values)
 
-    def insert(self, extra: Iterable[str] = ()) -> str:
-        """``INSERT`` of a whole row; ``extra`` columns come after the record's own."""
+    def insert(self, extra: Iterable[str] = (), rows: int = 1) -> str:
+        """``INSERT`` of whole rows; ``extra`` columns come after the record's own."""
         columns = (*self.columns, *extra)
-        marks = ", ".join("?" * len(columns))
-        return f"INSERT INTO {self.table} ({', '.join(columns)}) VALUES ({marks})"
+        marks = f"({', '.join('?' * len(columns))})"
+        return f"INSERT INTO {self.table} ({', '.join(columns)}) VALUES {', '.join([marks] * rows)}"
 
-    def upsert(self, key: Sequence[str], keep: Iterable[str] = ()) -> str:
-        """``INSERT`` that replaces the row with the same ``key``, but for its ``keep`` columns.
 
-        Columns of the key are not set again: SQLite rewrites each index of a column that is.
-        """
+class Upsert(Generic[R]):
+    """Inserts rows, replacing those with the same key but for their ``keep`` columns.
+
+    Many rows go into one statement: the thread gives up the interpreter's lock at each statement
+    and may wait long to get it back. Columns of the key are not set again, because SQLite rewrites
+    each index of a column that is.
+    """
+
+    def __init__(self, rows: Rows[R], key: Sequence[str], keep: Iterable[str] = ()) -> None:
         fixed = {*key, *keep}
         changes = ", ".join(
-            f"{name} = excluded.{name}" for name in self.columns if name not in fixed
+            f"{name} = excluded.{name}" for name in rows.columns if name not in fixed
         )
-        return f"{self.insert()} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
+        conflict = f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
+        self._statements = {size: rows.insert(rows=size) + conflict for size in _CHUNKS}
+
+    def run(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        """Write ``rows`` in order; of two with the same key, the later one stands."""
+        start = 0
+        for size in _CHUNKS:
+            while len(rows) - start >= size:
+                chunk = rows[start : start + size]
+                connection.execute(self._statements[size], list(chain.from_iterable(chunk)))
+                start += size
 
 
 AGENTS = Rows(

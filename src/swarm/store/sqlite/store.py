@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from swarm.kernel.clock import now_text
@@ -26,7 +26,8 @@ from swarm.store.sqlite.failures import Failures
 from swarm.store.sqlite.migration import MIGRATIONS, Migration, open_migrated
 from swarm.store.sqlite.readers import Readers
 from swarm.store.sqlite.rows import AGENTS, GRANTS, INVOCATIONS, RUNS, STEPS
-from swarm.store.sqlite.writer import Writer
+from swarm.store.sqlite.turns import Turns
+from swarm.store.sqlite.writer import Session, Writer
 
 PURGED_RUNS_PER_COMMIT = 20
 """Runs deleted in one transaction, so that other writers get their turn in between."""
@@ -43,7 +44,17 @@ async def open_store(
         DatabaseError: locked, read-only, full, damaged, of a newer version, or not Swarm's.
     """
     failures = Failures(path, settings.database_timeout_seconds)
-    writer = Writer(partial(open_migrated, path, settings, failures, migrations), failures)
+
+    def open_session() -> Session:
+        with ExitStack() as stack:
+            connection = open_migrated(path, settings, failures, migrations)
+            stack.callback(connection.close)
+            turns = Turns(path, settings.database_timeout_seconds)
+            connection.execute("PRAGMA busy_timeout = 0")
+            stack.pop_all()
+            return Session(connection, turns)
+
+    writer = Writer(open_session, failures)
     await writer.start()
     return SqliteStore(writer, Readers(path, settings, failures))
 
@@ -152,10 +163,7 @@ class SqliteStore:
         )
 
     async def commit(self, run_id: str, epoch: int, changes: RunChanges) -> None:
-        encoded = journal.encode_changes(changes)
-        await self._writer.submit(
-            lambda connection: journal.commit(connection, run_id, epoch, encoded)
-        )
+        await self._writer.commit(journal.Commit(run_id, epoch, journal.encode_changes(changes)))
 
     async def reopen_run(self, run_id: str, owner: str, changes: RunChanges) -> RunRecord | None:
         encoded = journal.encode_reopening(changes)
