@@ -73,6 +73,8 @@ class Limits:
     output_files: int = 1_000
     output_bytes: int = 4 * 1024 * 1024
     """The largest message that the handler may send (its JSON output included)."""
+    stream_bytes: int = 64 * 1024 * 1024
+    """All events and progress that the handler may stream."""
     log_bytes: int = 1024 * 1024
     log_line_bytes: int = 16 * 1024
 

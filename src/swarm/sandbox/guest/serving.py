@@ -1,0 +1,111 @@
+"""The guest's program: serve one call, as the environment says.
+
+``SWARM_WIRE_FD`` is the wire; ``SWARM_RUNTIME`` is ``python`` or ``command``; ``SWARM_ENTRY`` is
+the entry as a JSON list; ``SWARM_PACKAGE``, ``SWARM_ENVIRONMENT``, ``SWARM_OUTPUTS`` are folders.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import site
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from . import protocol
+from .command import run_command
+from .handlers import Context, LogRecords, execute, failure_of, load_handler
+from .protocol import Failure, Wire, encode
+
+
+def main() -> None:
+    """Serve one call on the wire, as the environment says (``SWARM_RUNTIME``, ``SWARM_ENTRY``)."""
+    descriptor = int(os.environ["SWARM_WIRE_FD"])
+    os.set_inheritable(descriptor, False)
+    wire = Wire(descriptor)
+    _open_streams()
+    entry: list[str] = json.loads(os.environ["SWARM_ENTRY"])
+    is_command = os.environ["SWARM_RUNTIME"] == "command"
+    handler = None if is_command else _load_early(entry[0], wire)
+    try:
+        request = wire.receive()
+    except EOFError:
+        return
+    params = request["params"]
+    limit = int(os.environ["SWARM_MAX_OUTPUT_BYTES"])
+    try:
+        if params.get("protocol") != protocol.VERSION:
+            raise Failure("error", f"the host speaks protocol {params.get('protocol')}, not 1")
+        if handler is None:
+            text = run_command(entry, params["inputs"], params["context"], limit)
+        else:
+            text = _call(handler, params, wire)
+        size = len(text.encode())
+        if size > limit:
+            raise Failure("output_too_large", f"the output has {size} bytes, the limit is {limit}")
+        flush()
+        wire.answer(request["id"], text)
+    except EOFError:
+        return
+    except BaseException as error:  # noqa: BLE001  whatever a handler raises is its answer
+        flush()
+        wire.answer_failure(request["id"], failure_of(error))
+
+
+def _open_streams() -> None:
+    """Text streams made anew: those of the zygote were made for other files."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        stream = open(  # noqa: SIM115
+            descriptor,
+            "w",
+            buffering=1,
+            encoding="utf-8",
+            errors="backslashreplace",
+            closefd=False,
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _load_early(entry: str, wire: Wire) -> Callable[..., Any] | Failure:
+    """Import the package before the call arrives; what goes wrong is told in the answer."""
+    package = os.environ["SWARM_PACKAGE"]
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, package)
+    if entry.endswith(".py") and os.path.dirname(entry):
+        sys.path.insert(0, os.path.join(package, os.path.dirname(entry)))
+    environment = os.environ.get("SWARM_ENVIRONMENT")
+    if environment:
+        site.addsitedir(os.path.join(environment, "site-packages"))
+    root = logging.getLogger()
+    root.addHandler(LogRecords(wire))
+    root.setLevel(logging.INFO)
+    try:
+        return load_handler(entry, package)
+    except BaseException as error:  # noqa: BLE001  whatever its import raises is its answer
+        failure = failure_of(error)
+        if failure.kind == "error":
+            message = f"the package cannot be loaded: {failure.message}"
+            return Failure("load", message, failure.trace)
+        return failure
+
+
+def _call(handler: Callable[..., Any] | Failure, params: dict[str, Any], wire: Wire) -> str:
+    if isinstance(handler, Failure):
+        raise handler
+    context = Context(params["context"], wire, os.environ["SWARM_OUTPUTS"])
+    for name, value in params["context"].items():
+        if value is not None:
+            os.environ[f"SWARM_{name.upper()}"] = str(value)
+    output = execute(handler, params["inputs"], context)
+    return encode({} if output is None else output, "outputs")
+
+
+def flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue

@@ -1,0 +1,1 @@
+"""Isolation level ``sandbox``: namespaces, seccomp, Landlock and cgroups of the Linux kernel."""

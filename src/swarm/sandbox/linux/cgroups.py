@@ -1,0 +1,261 @@
+"""Control groups: one for each sandbox, on version 1 or 2 of the interface, where it may be made.
+
+A group bounds memory and processes of the whole tree of a sandbox, knows its peak, and tells
+whether the kernel had to kill for want of memory. Groups are made below the group that the host
+itself is in, so that limits set on the host hold for its sandboxes too.
+Sources: ``Documentation/admin-guide/cgroup-v1`` and ``cgroup-v2.rst`` of the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from swarm.sandbox.ports import Limits
+
+_PREFIX: Final = "swarm-"
+_V1_CONTROLLERS: Final = ("memory", "pids")
+_INIT_PROCESSES: Final = 1
+
+
+class Cgroup(Protocol):
+    """The group of one sandbox."""
+
+    @property
+    def process_files(self) -> Sequence[Path]:
+        """Files into which a process writes 0 to join."""
+        ...
+
+    def peak_memory(self) -> int:
+        """Most bytes in use at once, 0 where the kernel does not say."""
+        ...
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel killed for want of memory."""
+        ...
+
+    def remove(self) -> None:
+        """Remove the group; all its processes are gone. Safe to call twice."""
+        ...
+
+
+class CgroupTree(Protocol):
+    """Where groups can be made."""
+
+    @property
+    def layer(self) -> str:
+        """``cgroup-v1`` or ``cgroup-v2``."""
+        ...
+
+    def create(self, name: str, limits: Limits) -> Cgroup: ...
+
+    def close(self) -> None:
+        """Remove what this host made."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MountedHierarchy:
+    """A cgroup mount and the folder in it that this process is in."""
+
+    version: int
+    controllers: frozenset[str]
+    """Version 1 only."""
+    folder: Path
+
+
+def find_hierarchies(mounts: str, membership: str) -> list[MountedHierarchy]:
+    """The hierarchies of ``/proc/self/mountinfo`` and ``/proc/self/cgroup``, given as text."""
+    memberships = [line.split(":", 2) for line in membership.splitlines()]
+    found = []
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        root, mountpoint = left.split()[3:5]
+        kind, _, options = right.split()[:3]
+        names = frozenset(options.split(","))
+        for number, controllers, path in memberships:
+            is_v2 = kind == "cgroup2" and number == "0" and not controllers
+            is_v1 = kind == "cgroup" and controllers and set(controllers.split(",")) <= names
+            inside = os.path.relpath(path, root)
+            if (is_v1 or is_v2) and not inside.startswith(".."):
+                folder = Path(os.path.normpath(Path(mountpoint) / inside))
+                found.append(MountedHierarchy(2 if is_v2 else 1, names, folder))
+    return found
+
+
+def find_tree() -> CgroupTree | None:
+    """A tree in which this process may make groups, or None."""
+    hierarchies = find_hierarchies(
+        Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()
+    )
+    name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+    return _find_v2(hierarchies, name) or _find_v1(hierarchies, name)
+
+
+def _find_v1(hierarchies: Sequence[MountedHierarchy], name: str) -> CgroupTree | None:
+    folders: dict[str, Path] = {}
+    for controller in _V1_CONTROLLERS:
+        for hierarchy in hierarchies:
+            if hierarchy.version == 1 and controller in hierarchy.controllers:
+                _sweep(hierarchy.folder)
+                folders[controller] = hierarchy.folder / name
+    if len(folders) < len(_V1_CONTROLLERS) or not _make_all(list(folders.values())):
+        return None
+    return _TreeV1(folders["memory"], folders["pids"])
+
+
+def _find_v2(hierarchies: Sequence[MountedHierarchy], name: str) -> CgroupTree | None:
+    """In the host's own group or beside it: a group with processes cannot pass controllers on."""
+    for hierarchy in hierarchies:
+        if hierarchy.version != 2:
+            continue
+        for parent in (hierarchy.folder, hierarchy.folder.parent):
+            passed_on = set(_read(parent / "cgroup.subtree_control").split())
+            if not passed_on >= {"memory", "pids"}:
+                continue
+            _sweep(parent)
+            folder = parent / name
+            if _make_all([folder]) and _write(folder / "cgroup.subtree_control", "+memory +pids"):
+                return _TreeV2(folder)
+    return None
+
+
+class _TreeV1:
+    layer = "cgroup-v1"
+
+    def __init__(self, memory: Path, pids: Path) -> None:
+        self._memory = memory
+        self._pids = pids
+
+    def create(self, name: str, limits: Limits) -> Cgroup:
+        memory, pids = self._memory / name, self._pids / name
+        memory.mkdir(parents=True)
+        pids.mkdir(parents=True)
+        group = _GroupV1(memory, pids)
+        (memory / "memory.limit_in_bytes").write_text(str(limits.memory_bytes))
+        # Absent where swap is not accounted; then there is none to bound here.
+        _write(memory / "memory.memsw.limit_in_bytes", str(limits.memory_bytes))
+        (pids / "pids.max").write_text(str(limits.processes + _INIT_PROCESSES))
+        return group
+
+    def close(self) -> None:
+        for folder in (self._memory, self._pids):
+            _remove(folder)
+
+
+class _GroupV1:
+    def __init__(self, memory: Path, pids: Path) -> None:
+        self._memory = memory
+        self._pids = pids
+
+    @property
+    def process_files(self) -> Sequence[Path]:
+        return (self._memory / "cgroup.procs", self._pids / "cgroup.procs")
+
+    def peak_memory(self) -> int:
+        return _number(_read(self._memory / "memory.max_usage_in_bytes"))
+
+    def oom_kills(self) -> int:
+        return _entry(_read(self._memory / "memory.oom_control"), "oom_kill")
+
+    def remove(self) -> None:
+        _remove(self._memory)
+        _remove(self._pids)
+
+
+class _TreeV2:
+    layer = "cgroup-v2"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def create(self, name: str, limits: Limits) -> Cgroup:
+        folder = self._folder / name
+        folder.mkdir(parents=True)
+        (folder / "memory.max").write_text(str(limits.memory_bytes))
+        _write(folder / "memory.swap.max", "0")
+        _write(folder / "memory.oom.group", "1")
+        (folder / "pids.max").write_text(str(limits.processes + _INIT_PROCESSES))
+        return _GroupV2(folder)
+
+    def close(self) -> None:
+        _remove(self._folder)
+
+
+class _GroupV2:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def process_files(self) -> Sequence[Path]:
+        return (self._folder / "cgroup.procs",)
+
+    def peak_memory(self) -> int:
+        return _number(_read(self._folder / "memory.peak"))
+
+    def oom_kills(self) -> int:
+        return _entry(_read(self._folder / "memory.events"), "oom_kill")
+
+    def remove(self) -> None:
+        _remove(self._folder)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the groups of hosts that died; those of living ones are left alone."""
+    for folder in parent.glob(f"{_PREFIX}*-*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path("/proc", owner).exists():
+            for group in folder.iterdir():
+                if group.is_dir():
+                    _remove(group)
+            _remove(folder)
+
+
+def _make_all(folders: Sequence[Path]) -> bool:
+    made: list[Path] = []
+    for folder in folders:
+        try:
+            folder.mkdir()
+        except OSError:
+            for other in made:
+                _remove(other)
+            return False
+        made.append(folder)
+    return True
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _write(path: Path, text: str) -> bool:
+    try:
+        path.write_text(text)
+    except OSError:
+        return False
+    return True
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _number(text: str) -> int:
+    return int(text) if text.strip().isdecimal() else 0
+
+
+def _entry(text: str, name: str) -> int:
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return _number(value)
+    return 0

@@ -1,0 +1,82 @@
+"""A sandbox's own channel: its plan goes in, then it says that it is ready, or why not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Final
+
+from swarm.kernel.json import JsonObject, dump_bytes, loads
+from swarm.sandbox.linux.zygote_client import descriptors_of
+
+_CHUNK: Final = 64 * 1024
+_LINE_LIMIT: Final = 1024 * 1024
+_DESCRIPTORS: Final = 8
+
+
+class Channel:
+    """The host's end. What arrives was sent before the package's code could run, or by init."""
+
+    def __init__(self) -> None:
+        self._host, self._guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._host.setblocking(False)
+        self._buffer = b""
+        self._descriptors: list[int] = []
+        self._is_open = True
+        loop = asyncio.get_running_loop()
+        self.first: asyncio.Future[tuple[JsonObject, list[int]] | None] = loop.create_future()
+        """The ready or failed message with its descriptors; None when neither came."""
+        self.handler_status: int | None = None
+        """The handler's wait status, once init has told it."""
+
+    @property
+    def guest_descriptor(self) -> int:
+        return self._guest.fileno()
+
+    async def send_plan(self, plan: JsonObject) -> None:
+        """Write the plan and give up the guest's end, which has been passed on."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._host, self._receive)
+        self._guest.close()
+        try:
+            await loop.sock_sendall(self._host, dump_bytes(plan) + b"\n")
+        except ConnectionError:
+            return  # The sandbox failed before it read its plan; the reader meets the end.
+
+    def drain(self) -> None:
+        """Take what init said before it ended."""
+        if self._is_open:
+            self._receive()
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            asyncio.get_running_loop().remove_reader(self._host)
+        self._host.close()
+        self._guest.close()
+        if not self.first.done():
+            self.first.set_result(None)
+
+    def _receive(self) -> None:
+        space = socket.CMSG_SPACE(_DESCRIPTORS * 4)
+        try:
+            data, ancillary, _, _ = self._host.recvmsg(_CHUNK, space, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data, ancillary = b"", []
+        self._descriptors += descriptors_of(ancillary)
+        self._buffer += data
+        if not data or len(self._buffer) > _LINE_LIMIT:
+            self.close()
+            return
+        *lines, self._buffer = self._buffer.split(b"\n")
+        for line in lines:
+            self._take(loads(line))
+
+    def _take(self, message: JsonObject) -> None:
+        if message["event"] == "ended":
+            self.handler_status = message["status"]
+        elif not self.first.done():
+            self.first.set_result((message, self._descriptors))
+            self._descriptors = []

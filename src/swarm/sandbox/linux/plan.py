@@ -1,0 +1,317 @@
+"""What the zygote and a sandbox are told: pure descriptions, made on the host."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from swarm import sandbox
+from swarm.kernel.json import JsonObject
+from swarm.sandbox.interpreters import Interpreter
+from swarm.sandbox.linux import seccomp
+from swarm.sandbox.ports import Limits, SandboxRequest
+
+INSIDE_ID: Final = 1000
+"""The handler's uid and gid as it sees them."""
+PROXY_PORT: Final = 3128
+WIRE_DESCRIPTOR: Final = 3
+GUEST: Final = Path(sandbox.__file__).parent / "guest"
+NODE_GUEST: Final = "/guest/node_guest.mjs"
+
+_DEVICES: Final = ("null", "zero", "full", "random", "urandom")
+_MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_CERTIFICATES: Final = (
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust/extracted",
+    "/etc/ca-certificates/extracted",
+)
+_MASKED: Final = (
+    "acpi",
+    "asound",
+    "bus",
+    "config.gz",
+    "driver",
+    "fs",
+    "interrupts",
+    "irq",
+    "kallsyms",
+    "kcore",
+    "keys",
+    "key-users",
+    "kmsg",
+    "kpagecgroup",
+    "kpagecount",
+    "kpageflags",
+    "latency_stats",
+    "modules",
+    "partitions",
+    "sched_debug",
+    "scsi",
+    "slabinfo",
+    "sysrq-trigger",
+    "timer_list",
+    "timer_stats",
+    "vmallocinfo",
+)
+_PRELOAD: Final = (
+    "asyncio",
+    "base64",
+    "collections.abc",
+    "concurrent.futures",
+    "contextlib",
+    "csv",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "functools",
+    "hashlib",
+    "html",
+    "http.client",
+    "itertools",
+    "math",
+    "operator",
+    "pathlib",
+    "random",
+    "re",
+    "shutil",
+    "statistics",
+    "string",
+    "subprocess",
+    "tempfile",
+    "textwrap",
+    "time",
+    "typing",
+    "urllib.parse",
+    "urllib.request",
+    "uuid",
+    "xml.etree.ElementTree",
+)
+_PASSWD: Final = (
+    "root:x:0:0:root:/:/usr/sbin/nologin\n"
+    f"agent:x:{INSIDE_ID}:{INSIDE_ID}:agent:/tmp:/bin/sh\n"
+    "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+)
+_GROUP: Final = f"root:x:0:\nagent:x:{INSIDE_ID}:\nnogroup:x:65534:\n"
+_MEBIBYTE: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What the plans depend on."""
+
+    python: Interpreter
+    node: Interpreter | None
+    masked: tuple[str, ...]
+    has_cgroup: bool
+    counts_processes: bool
+    """Whether RLIMIT_NPROC counts within a user namespace (Linux 5.14)."""
+
+
+def masked_files() -> tuple[str, ...]:
+    """Files of ``/proc`` that this kernel has and a sandbox must not show."""
+    return tuple(name for name in _MASKED if os.path.lexists(f"/proc/{name}"))
+
+
+def configuration(
+    facts: HostFacts, staging: Path, locks: Sequence[int], *, landlock: bool = True
+) -> JsonObject:
+    """The message that makes a zygote ready; see ``zygote/template.py``."""
+    uid, gid = os.geteuid(), os.getegid()
+    user = None if uid == 0 else {"uid": uid, "gid": gid, "inside": INSIDE_ID}
+    filters = {
+        "handler": seccomp.handler_filter(unix_sockets=True),
+        "handler-live": seccomp.handler_filter(unix_sockets=False),
+        "init": seccomp.init_filter(),
+    }
+    return {
+        "staging": str(staging),
+        "user": user,
+        "inside": INSIDE_ID,
+        "locks": list(locks),
+        "landlock": landlock,
+        "directories": [
+            *("/dev", "/etc", "/guest", "/inputs", "/outputs", "/package", "/environment"),
+            *("/proc", "/tmp", "/var"),
+        ],
+        "links": _links(),
+        "files": _made_up_files(),
+        "copies": _copies(),
+        "binds": _binds(facts),
+        "devices": [f"/dev/{name}" for name in _DEVICES],
+        "filters": {name: base64.b64encode(data).decode() for name, data in filters.items()},
+        "guest": str(GUEST.parent),
+        "preload": list(_PRELOAD),
+    }
+
+
+def _links() -> list[list[str]]:
+    links = [
+        ["/dev/fd", "/proc/self/fd"],
+        ["/dev/stdin", "/proc/self/fd/0"],
+        ["/dev/stdout", "/proc/self/fd/1"],
+        ["/dev/stderr", "/proc/self/fd/2"],
+        ["/dev/shm", "/tmp"],
+        ["/etc/mtab", "/proc/self/mounts"],
+        ["/var/tmp", "/tmp"],
+    ]
+    for name in _MERGED:
+        folder = Path("/", name)
+        if folder.is_symlink():
+            links.append([str(folder), str(folder.readlink())])
+    return links
+
+
+def _made_up_files() -> dict[str, str]:
+    return {
+        "/etc/passwd": _PASSWD,
+        "/etc/group": _GROUP,
+        "/etc/hosts": "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n",
+        "/etc/hostname": "sandbox\n",
+        "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+        "/etc/resolv.conf": "",
+        # Inputs keep their owners, who are strangers inside; git would refuse to read them.
+        "/etc/gitconfig": "[safe]\n\tdirectory = *\n",
+    }
+
+
+def _copies() -> list[list[str]]:
+    copies = [[str(GUEST / "node_guest.mjs"), NODE_GUEST]]
+    for path in ("/etc/ld.so.cache", "/etc/localtime", "/etc/ssl/openssl.cnf"):
+        if Path(path).is_file():
+            copies.append([path, path])
+    return copies
+
+
+def _binds(facts: HostFacts) -> list[list[str]]:
+    binds = [["/usr", "/usr"]]
+    for name in _MERGED:
+        folder = Path("/", name)
+        if folder.is_dir() and not folder.is_symlink():
+            binds.append([str(folder), str(folder)])
+    for path in (*_CERTIFICATES, "/etc/alternatives"):
+        if Path(path).is_dir():
+            binds.append([os.path.realpath(path), path])
+    for interpreter in (facts.python, facts.node):
+        if interpreter is not None and interpreter.prefix is not None:
+            binds.append([str(interpreter.prefix), str(interpreter.prefix)])
+    return binds
+
+
+def sandbox_plan(
+    request: SandboxRequest, facts: HostFacts, cgroup_files: Sequence[str]
+) -> JsonObject:
+    """What one sandbox is told; see ``zygote/building.py``."""
+    limits, program = request.limits, request.program
+    environment_root = program.environment
+    return {
+        "package": str(program.package),
+        "environment_root": None if environment_root is None else str(environment_root),
+        "inputs": [[mount.name, str(mount.source)] for mount in request.inputs],
+        "work": {"bytes": limits.work_bytes, "files": limits.work_files},
+        "outputs": {"bytes": limits.output_files_bytes, "files": limits.output_files + 16},
+        "masked": list(facts.masked),
+        "cgroup": list(cgroup_files),
+        "proxy_port": PROXY_PORT if request.network else 0,
+        "resource_limits": resource_limits(request, facts),
+        "filter": "handler-live" if request.inputs else "handler",
+        "program": _program(request, facts),
+        "environment": environment(request),
+    }
+
+
+def owners(request: SandboxRequest) -> list[str]:
+    """``uid:gid`` of what is mounted, for ID-mapped mounts.
+
+    Raises:
+        OSError: one of them is not there.
+    """
+    program = request.program
+    paths = [program.package, *(mount.source for mount in request.inputs)]
+    if program.environment is not None:
+        paths.append(program.environment)
+    found = (path.stat() for path in paths)
+    return sorted({f"{status.st_uid}:{status.st_gid}" for status in found})
+
+
+def resource_limits(request: SandboxRequest, facts: HostFacts) -> dict[str, int]:
+    """``RLIMIT_*`` of the handler. Never RLIMIT_AS, which breaks V8."""
+    limits = request.limits
+    bounds = {
+        "CORE": 0,
+        "NOFILE": 4096,
+        "FSIZE": max(limits.work_bytes, limits.output_files_bytes),
+        "MEMLOCK": 64 * 1024,
+        "MSGQUEUE": 0,
+        "CPU": int(limits.timeout_seconds * (os.cpu_count() or 1)) + 10,
+    }
+    if facts.counts_processes:
+        # One more than allowed: init is the same user.
+        bounds["NPROC"] = limits.processes + 1
+    if not facts.has_cgroup and request.program.runtime != "node":
+        bounds["DATA"] = limits.memory_bytes
+    return bounds
+
+
+def environment(request: SandboxRequest) -> dict[str, str]:
+    """The handler's environment: the package's own variables, then ours, which win."""
+    program = request.program
+    values = {
+        **request.environment,
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/tmp",
+        "TMPDIR": "/tmp",
+        "USER": "agent",
+        "LANG": "C.UTF-8",
+        **guest_variables(request),
+        "SWARM_PACKAGE": "/package",
+        "SWARM_OUTPUTS": "/outputs",
+    }
+    if zone := os.environ.get("TZ"):
+        values["TZ"] = zone
+    if program.environment is not None:
+        values["SWARM_ENVIRONMENT"] = "/environment"
+        values["PATH"] = f"{'/environment/bin'}:{values['PATH']}"
+        if program.runtime == "node":
+            values["NODE_PATH"] = "/environment/node_modules"
+    if request.network:
+        values |= proxy_variables(f"http://127.0.0.1:{PROXY_PORT}")
+    return values
+
+
+def guest_variables(request: SandboxRequest) -> dict[str, str]:
+    """What every guest reads, whatever it runs in."""
+    program = request.program
+    return {
+        "SWARM_WIRE_FD": str(WIRE_DESCRIPTOR),
+        "SWARM_RUNTIME": program.runtime,
+        "SWARM_ENTRY": json.dumps(program.entry),
+        "SWARM_MAX_OUTPUT_BYTES": str(request.limits.output_bytes),
+    }
+
+
+def proxy_variables(url: str) -> Mapping[str, str]:
+    """The variables by which programs find a proxy, in both spellings."""
+    values = {"HTTP_PROXY": url, "HTTPS_PROXY": url, "ALL_PROXY": url, "NO_PROXY": ""}
+    lower = {name.lower(): value for name, value in values.items()}
+    return {**values, **lower, "NODE_USE_ENV_PROXY": "1"}
+
+
+def _program(request: SandboxRequest, facts: HostFacts) -> list[str] | None:
+    """The program to execute, or None to go on as a fork of the zygote."""
+    if request.program.runtime != "node":
+        return None
+    assert facts.node is not None
+    return [str(facts.node.program), *node_options(request.limits), NODE_GUEST]
+
+
+def node_options(limits: Limits) -> list[str]:
+    """Three quarters of the memory for V8's heap; the rest is for buffers and code."""
+    heap = max(limits.memory_bytes * 3 // 4 // _MEBIBYTE, 16)
+    return [f"--max-old-space-size={heap}"]

@@ -1,0 +1,251 @@
+"""One sandbox of level ``sandbox``: from ready, through its one call, to gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from swarm.kernel.errors import SandboxUnavailable, SwarmError
+from swarm.kernel.json import JsonObject
+from swarm.kernel.settings import Settings
+from swarm.sandbox.egress.proxy import EgressProxy
+from swarm.sandbox.linux.cgroups import Cgroup
+from swarm.sandbox.linux.channel import Channel
+from swarm.sandbox.linux.remedies import unavailable
+from swarm.sandbox.linux.watchdog import Watchdog
+from swarm.sandbox.linux.zygote_client import Ended, SpawnedProcess, Zygote, close_all
+from swarm.sandbox.ports import (
+    CallContext,
+    GuestServices,
+    InvocationResult,
+    Isolation,
+    Outcome,
+    ResourceUsage,
+    SandboxRequest,
+)
+from swarm.sandbox.session import GuestSession, result_of
+from swarm.sandbox.wire import Answer
+
+_EXIT_GRACE_SECONDS = 0.2
+"""How long a handler that has answered may take to exit before it is killed. Init reaps one that
+exits by itself, and only then does the kernel count its processor time as init's."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a sandbox is made of."""
+
+    request: SandboxRequest
+    settings: Settings
+    zygote: Zygote
+    session: GuestSession
+    channel: Channel
+    group: Cgroup | None
+    layers: tuple[str, ...]
+    process: SpawnedProcess | None = None
+
+
+class NamespaceSandbox:
+    """See :class:`swarm.sandbox.ports.Sandbox`."""
+
+    isolation = Isolation.SANDBOX
+
+    def __init__(
+        self, sandbox_id: str, parts: Parts, on_destroyed: Callable[[NamespaceSandbox], None]
+    ) -> None:
+        self.id = sandbox_id
+        self.layers = parts.layers
+        self._parts = parts
+        self._on_destroyed = on_destroyed
+        self._descriptors: list[int] = []
+        self._proxy: EgressProxy | None = None
+        self._watchdog: Watchdog | None = None
+        self._is_called = False
+        self._is_killed = False
+        self._is_destroyed = False
+
+    async def become_ready(self) -> None:
+        """Wait until every layer holds.
+
+        Raises:
+            SandboxUnavailable: one of them does not.
+        """
+        process = self._process
+        first = self._parts.channel.first
+        waited: list[asyncio.Future[Any]] = [first, process.refused, process.ended]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if process.refused.done():
+            raise process.refused.result()
+        message, self._descriptors = await self._first_message()
+        if message["event"] != "ready":
+            raise unavailable(message["layer"], message["errno"], message["detail"])
+        if self._parts.request.network:
+            listener = self._descriptors.pop()
+            self._proxy = await EgressProxy.start(
+                listener, self._parts.request.network, self._parts.settings
+            )
+        if self._parts.group is None:
+            limit = self._parts.request.limits.memory_bytes
+            self._watchdog = Watchdog(await process.pid, self._descriptors, limit)
+
+    async def call(
+        self, inputs: JsonObject, context: CallContext, services: GuestServices
+    ) -> InvocationResult:
+        """Run the handler once; when this returns, none of its processes is left."""
+        if self._is_called or self._is_destroyed:
+            raise SwarmError("a sandbox serves one call only", where=self.id)
+        self._is_called = True
+        if self._proxy is not None:
+            self._proxy.log_to(services)
+        started = time.monotonic()
+        answer, outcome = await self._await_answer(inputs, context, services)
+        ended = await self._end()
+        self._parts.session.drain()
+        usage = self._usage(answer, ended, started)
+        return self._result(answer, outcome, ended, usage)
+
+    def outputs_descriptor(self) -> int:
+        return self._descriptors[1]
+
+    async def destroy(self) -> None:
+        if self._is_destroyed:
+            return
+        self._is_destroyed = True
+        parts = self._parts
+        if parts.process is not None:
+            await self._end()
+        if self._proxy is not None:
+            await self._proxy.close()
+        parts.session.close()
+        parts.channel.close()
+        first = parts.channel.first.result()
+        if first is not None and not self._descriptors:
+            self._descriptors = first[1]
+        close_all(self._descriptors)
+        self._descriptors = []
+        if parts.group is not None:
+            parts.group.remove()
+        self._on_destroyed(self)
+
+    @property
+    def _process(self) -> SpawnedProcess:
+        assert self._parts.process is not None
+        return self._parts.process
+
+    async def _first_message(self) -> tuple[JsonObject, list[int]]:
+        """What the channel said first; the process may have ended with it unread."""
+        channel = self._parts.channel
+        if not channel.first.done():
+            channel.drain()
+        if channel.first.done() and (found := channel.first.result()) is not None:
+            return found
+        detail = "the sandbox died while it was built"
+        raise SandboxUnavailable(detail, where="zygote", remedy="look at the kernel's log (dmesg)")
+
+    async def _await_answer(
+        self, inputs: JsonObject, context: CallContext, services: GuestServices
+    ) -> tuple[Answer | None, Outcome | None]:
+        """The answer, or the reason why there is none."""
+        request = self._parts.request
+        ended = self._process.ended
+        call = asyncio.ensure_future(
+            self._parts.session.call(request.program.entry, inputs, context.as_json(), services)
+        )
+        waited: list[asyncio.Future[Any]] = [call, ended]
+        if self._watchdog is not None:
+            waited.append(self._watchdog.start())
+        try:
+            done, _ = await asyncio.wait(
+                waited,
+                timeout=request.limits.timeout_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if call in done and not ended.done():
+                await asyncio.wait([ended], timeout=_EXIT_GRACE_SECONDS)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._end())
+            raise
+        finally:
+            if not call.done():
+                call.cancel()
+            if self._watchdog is not None:
+                self._watchdog.stop()
+        if call in done:
+            return call.result(), None
+        if self._watchdog is not None and self._watchdog.has_struck:
+            return None, Outcome.OOM
+        return None, None if ended in done else Outcome.TIMEOUT
+
+    async def _end(self) -> Ended:
+        """Kill what is left and wait until it is gone."""
+        if not self._process.ended.done():
+            self._is_killed = True
+        ended = await self._parts.zygote.kill(self._process)
+        self._parts.channel.drain()
+        return ended
+
+    def _usage(self, answer: Answer | None, ended: Ended, started: float) -> ResourceUsage:
+        group = self._parts.group
+        peak = group.peak_memory() if group is not None else 0
+        if self._watchdog is not None:
+            peak = self._watchdog.peak_bytes
+        return ResourceUsage(
+            wall_ms=round((time.monotonic() - started) * 1000),
+            cpu_ms=round(ended.cpu_seconds * 1000),
+            peak_memory_bytes=peak,
+            output_bytes=answer.size if answer is not None else 0,
+            log_bytes=self._parts.session.budget.received,
+        )
+
+    def _result(
+        self, answer: Answer | None, outcome: Outcome | None, ended: Ended, usage: ResourceUsage
+    ) -> InvocationResult:
+        if answer is not None and answer.kind is None:
+            return result_of(answer, usage)
+        group = self._parts.group
+        if outcome is Outcome.OOM or (group is not None and group.oom_kills() > 0):
+            return self._out_of_memory(usage)
+        if outcome is Outcome.TIMEOUT:
+            seconds = self._parts.request.limits.timeout_seconds
+            text = f"the handler did not finish within {seconds:g} seconds"
+            return InvocationResult(Outcome.TIMEOUT, None, text, "timeout", usage=usage)
+        if ended.status is None and not (answer is not None and answer.kind != "closed"):
+            text = "the sandbox was lost: the zygote that kept it died"
+            return InvocationResult(Outcome.KILLED, None, text, "killed", usage=usage)
+        if answer is not None and answer.kind == "oom":
+            return replace(self._out_of_memory(usage), traceback=answer.traceback)
+        if answer is None or answer.kind == "closed":
+            return self._exited(answer, ended, usage)
+        return result_of(answer, usage)
+
+    def _out_of_memory(self, usage: ResourceUsage) -> InvocationResult:
+        mebibytes = self._parts.request.limits.memory_bytes // (1024 * 1024)
+        text = f"the handler needed more than its {mebibytes} MiB of memory (/tmp counts too)"
+        return InvocationResult(Outcome.OOM, None, text, "oom", usage=usage)
+
+    def _exited(
+        self, answer: Answer | None, ended: Ended, usage: ResourceUsage
+    ) -> InvocationResult:
+        status = self._parts.channel.handler_status
+        if status is None:
+            if self._is_killed and answer is not None:
+                return InvocationResult(Outcome.ERROR, None, answer.message, "closed", usage=usage)
+            text = f"the sandbox was killed from outside ({_status_text(ended.status or 0)})"
+            return InvocationResult(Outcome.KILLED, None, text, "killed", usage=usage)
+        text = f"the handler ended without an answer: it {_status_text(status)}"
+        return InvocationResult(Outcome.ERROR, None, text, "exited", usage=usage)
+
+
+def _status_text(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

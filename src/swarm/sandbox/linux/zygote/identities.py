@@ -1,0 +1,74 @@
+"""The users that sandboxes run as when the zygote is root, and how files are shown to them.
+
+Each sandbox has a uid of its own, from a range that no distribution, container manager or systemd
+hands out (0x70000000 to 0x7FFFFFFF; ``systemd.io/UIDS-GIDS``). A zygote holds one block of the
+range; an abstract socket named after the block keeps other zygotes off it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+
+from . import syscalls, template
+
+_FIRST = 0x70000000
+_BLOCK = 4096
+_BLOCKS = 65_535
+
+
+class Identities:
+    """Hands out uids; a uid is used again only after its sandbox is gone."""
+
+    def __init__(self) -> None:
+        self._claim, block = _claim_block()
+        first = _FIRST + block * _BLOCK
+        self._free = list(range(first + _BLOCK - 1, first - 1, -1))
+        self._maps: dict[tuple[int, str], int] = {}
+
+    def take(self) -> int:
+        if not self._free:
+            raise OSError(11, "too many sandboxes at once")
+        return self._free.pop()
+
+    def give_back(self, uid: int) -> None:
+        self._free.append(uid)
+
+    def map_of(self, uid: int, owner: str) -> int:
+        """A user namespace that shows files of ``owner`` (``uid:gid``) as ``uid``'s own.
+
+        It has no process in it; it is kept for the next sandbox with the same uid.
+        """
+        key = (uid, owner)
+        if key not in self._maps:
+            owner_uid, owner_gid = owner.split(":")
+            self._maps[key] = _make_map(f"{owner_uid} {uid} 1", f"{owner_gid} {uid} 1")
+        return self._maps[key]
+
+
+def _claim_block() -> tuple[socket.socket, int]:
+    while True:
+        block = random.SystemRandom().randrange(_BLOCKS)
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0swarm-uid-block-{block}")
+        except OSError:
+            claim.close()
+        else:
+            return claim, block
+
+
+def _make_map(uid_map: str, gid_map: str) -> int:
+    child = syscalls.clone(syscalls.CLONE_NEWUSER)
+    if child == 0:
+        while True:
+            signal.pause()
+    try:
+        template.write_text(f"/proc/{child}/uid_map", uid_map)
+        template.write_text(f"/proc/{child}/gid_map", gid_map)
+        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

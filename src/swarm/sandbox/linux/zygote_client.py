@@ -1,0 +1,227 @@
+"""The host's side of the zygote: starts it, asks it for sandboxes, hears of their ends."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import os
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from swarm.kernel.errors import SandboxUnavailable
+from swarm.kernel.json import JsonObject, dump_bytes, loads
+from swarm.sandbox import linux
+from swarm.sandbox.interpreters import Interpreter
+from swarm.sandbox.linux.remedies import unavailable
+
+_PROGRAM: Final = Path(linux.__file__).parent / "zygote"
+_MESSAGE_LIMIT: Final = 64 * 1024
+_START_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of a sandbox: every process of it is gone."""
+
+    status: int | None
+    """The wait status of its init; None when the zygote died with it."""
+    cpu_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class SpawnedProcess:
+    """A sandbox as the zygote knows it."""
+
+    id: str
+    ended: asyncio.Future[Ended]
+    refused: asyncio.Future[SandboxUnavailable]
+    pid: asyncio.Future[int]
+    """Host pid of its init."""
+
+
+class Zygote:
+    """A running zygote. Make one with :meth:`start`."""
+
+    def __init__(self, control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        self._control = control
+        self._process = process
+        self._spawned: dict[str, SpawnedProcess] = {}
+        self._send_lock = asyncio.Lock()
+        loop = asyncio.get_running_loop()
+        self._configured: asyncio.Future[JsonObject] = loop.create_future()
+        self._gone: asyncio.Future[None] = loop.create_future()
+        self.landlock = 0
+        """The Landlock version that its sandboxes use, 0 for none."""
+        loop.add_reader(control, self._receive)
+
+    @classmethod
+    async def start(
+        cls, python: Interpreter, configuration: JsonObject, locks: Sequence[int]
+    ) -> Zygote:
+        """Start and configure one.
+
+        Raises:
+            SandboxUnavailable: a layer that it needs is refused.
+        """
+        host, guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        host.setblocking(False)
+        with guest:
+            # Popen returns once the program is executed, and whoever calls waits for that anyway.
+            process = subprocess.Popen(  # noqa: ASYNC220
+                [python.program, "-I", "-S", str(_PROGRAM), str(guest.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(guest.fileno(), *locks),
+                env={"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"},
+                cwd="/",
+                start_new_session=True,
+            )
+        zygote = cls(host, process)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await zygote._send(dump_bytes(configuration), [])
+                answer = await zygote._configured
+        except TimeoutError:
+            await zygote.close()
+            raise unavailable("zygote", 0, "the zygote did not start in time") from None
+        if answer["event"] != "configured":
+            await zygote.close()
+            raise unavailable(answer["layer"], answer["errno"], answer["detail"])
+        zygote.landlock = answer["landlock"]
+        return zygote
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._gone.done()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def spawn(self, id: str, owners: list[str], descriptors: Sequence[int]) -> SpawnedProcess:  # noqa: A002
+        """Ask for a sandbox.
+
+        Args:
+            id: of the sandbox.
+            owners: ``uid:gid`` of the files that it must be able to read.
+            descriptors: its channel, wire, stdout and stderr.
+        """
+        loop = asyncio.get_running_loop()
+        spawned = SpawnedProcess(
+            id, loop.create_future(), loop.create_future(), loop.create_future()
+        )
+        self._spawned[id] = spawned
+        if self._gone.done():
+            self._end(spawned, Ended(None))
+        else:
+            message = {"op": "spawn", "id": id, "owners": owners}
+            await self._send(dump_bytes(message), descriptors)
+        return spawned
+
+    async def kill(self, spawned: SpawnedProcess) -> Ended:
+        """Kill a sandbox and wait until nothing of it is left."""
+        if not spawned.ended.done():
+            await self._send(dump_bytes({"op": "kill", "id": spawned.id}), [])
+        return await asyncio.shield(spawned.ended)
+
+    async def close(self) -> None:
+        """End the zygote, and with it all its sandboxes; safe to call twice."""
+        if not self._gone.done():
+            self._control.shutdown(socket.SHUT_WR)
+            await asyncio.shield(self._gone)
+
+    async def _send(self, data: bytes, descriptors: Sequence[int]) -> None:
+        ancillary = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+        async with self._send_lock:
+            while not self._gone.done():
+                try:
+                    self._control.sendmsg([data], [ancillary] if descriptors else [])
+                except BlockingIOError:
+                    await self._wait_writable()
+                except ConnectionError:
+                    return  # Its end is met by the reader, with what is still to be read.
+                else:
+                    return
+
+    async def _wait_writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        writable: asyncio.Future[None] = loop.create_future()
+        loop.add_writer(self._control, _settle, writable)
+        try:
+            await asyncio.wait([writable, self._gone], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not self._gone.done():
+                loop.remove_writer(self._control)
+
+    def _receive(self) -> None:
+        try:
+            data = self._control.recv(_MESSAGE_LIMIT)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data = b""
+        if data:
+            self._take(loads(data))
+        else:
+            self._lose()
+
+    def _take(self, message: JsonObject) -> None:
+        if "id" not in message:
+            if not self._configured.done():
+                self._configured.set_result(message)
+            return
+        spawned = self._spawned[message["id"]]
+        if message["event"] == "spawned":
+            spawned.pid.set_result(message["pid"])
+        elif message["event"] == "exited":
+            self._end(spawned, Ended(message["status"], message["cpu_seconds"]))
+        elif message["event"] == "failed":
+            error = unavailable(message["layer"], message["errno"], message["detail"])
+            spawned.refused.set_result(error)
+            self._end(spawned, Ended(None))
+
+    def _end(self, spawned: SpawnedProcess, ended: Ended) -> None:
+        del self._spawned[spawned.id]
+        spawned.ended.set_result(ended)
+
+    def _lose(self) -> None:
+        """The zygote closed its end: it has exited, or is about to."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._control)
+        loop.remove_writer(self._control)
+        self._control.close()
+        self._process.wait()
+        assert self._process.stderr is not None
+        os.set_blocking(self._process.stderr.fileno(), False)
+        complaint = (self._process.stderr.read() or b"").decode("utf-8", "replace")
+        self._process.stderr.close()
+        if not self._configured.done():
+            failure = {"event": "failed", "layer": "zygote", "errno": 0}
+            self._configured.set_result({**failure, "detail": complaint or "it died at once"})
+        for spawned in list(self._spawned.values()):
+            self._end(spawned, Ended(None))
+        self._gone.set_result(None)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def descriptors_of(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors that came with a message."""
+    found = array.array("i")
+    for level, kind, payload in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(payload[: len(payload) - len(payload) % found.itemsize])
+    return list(found)
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -1,0 +1,84 @@
+"""Turns what an agent prints into log lines, within bounds whatever it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class LogBudget:
+    """Counts the bytes that one invocation logs; beyond the limit they are dropped."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self.received = 0
+        """Bytes logged by the agent, kept or not."""
+        self.dropped = 0
+
+    @property
+    def is_spent(self) -> bool:
+        return self._left <= 0
+
+    def take(self, size: int) -> bool:
+        """Whether a line of ``size`` bytes may still be kept."""
+        self.received += size
+        if size > self._left:
+            self._left = 0
+            self.dropped += size
+            return False
+        self._left -= size
+        return True
+
+    def drop(self, size: int) -> None:
+        """Count bytes that are thrown away unread."""
+        self.received += size
+        self.dropped += size
+
+
+class LineCutter:
+    """Cuts a stream of bytes into lines of bounded length.
+
+    Args:
+        limit: bytes of the longest line; what is beyond is cut, and the line says so.
+        budget: shared with the invocation's other streams.
+        emit: gets each line, without its end.
+    """
+
+    def __init__(self, limit: int, budget: LogBudget, emit: Callable[[str], None]) -> None:
+        self._limit = limit
+        self._budget = budget
+        self._emit = emit
+        self._line = bytearray()
+        self._cut = 0
+
+    def feed(self, data: bytes) -> None:
+        if self._budget.is_spent:
+            self._budget.drop(len(data))
+            return
+        *complete, rest = data.split(b"\n")
+        for part in complete:
+            self._append(part)
+            self._finish(ending=1)
+        self._append(rest)
+
+    def close(self) -> None:
+        """Emit what has no line end yet."""
+        if self._line or self._cut:
+            self._finish(ending=0)
+
+    def _append(self, part: bytes) -> None:
+        room = self._limit - len(self._line)
+        self._line += part[:room]
+        self._cut += max(len(part) - room, 0)
+
+    def _finish(self, ending: int) -> None:
+        if self._budget.take(len(self._line) + ending):
+            self._emit(line_text(bytes(self._line), self._cut))
+        self._budget.drop(self._cut)
+        self._line.clear()
+        self._cut = 0
+
+
+def line_text(line: bytes, cut: int = 0) -> str:
+    """A line as text: no carriage return at its end, bytes that are not UTF-8 shown escaped."""
+    text = line.removesuffix(b"\r").decode("utf-8", "backslashreplace")
+    return f"{text} … [{cut} bytes cut]" if cut else text

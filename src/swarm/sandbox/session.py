@@ -1,0 +1,142 @@
+"""One call to one guest: its wire and its two output pipes, whatever sandbox it is in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from swarm.kernel.json import JsonObject
+from swarm.sandbox.log_lines import LineCutter, LogBudget
+from swarm.sandbox.ports import (
+    GuestServices,
+    InvocationResult,
+    Limits,
+    Outcome,
+    ResourceUsage,
+)
+from swarm.sandbox.wire import Answer, HostWire
+
+_CHUNK: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GuestEnds:
+    """Descriptors for the guest; the session keeps the other ends."""
+
+    wire: int
+    stdout: int
+    stderr: int
+
+    def close(self) -> None:
+        for descriptor in (self.wire, self.stdout, self.stderr):
+            os.close(descriptor)
+
+
+class GuestSession:
+    """The host's side of one guest. Use: ``open``, ``call``, ``drain``, ``close``."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.budget = LogBudget(limits.log_bytes)
+        self._wire: HostWire | None = None
+        self._services: GuestServices | None = None
+        self._pipes: dict[int, LineCutter] = {}
+
+    async def open(self) -> GuestEnds:
+        """Make the socket pair and the pipes."""
+        host, guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        loop = asyncio.get_running_loop()
+        _, self._wire = await loop.create_unix_connection(
+            lambda: HostWire(self.limits, self.budget), sock=host
+        )
+        writers = []
+        for stream, level in (("stdout", "info"), ("stderr", "warning")):
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(reader, False)
+            emit = self._emitter(stream, level)
+            self._pipes[reader] = LineCutter(self.limits.log_line_bytes, self.budget, emit)
+            writers.append(writer)
+        return GuestEnds(guest.detach(), *writers)
+
+    async def call(
+        self,
+        entry: tuple[str, ...],
+        inputs: JsonObject,
+        context: JsonObject,
+        services: GuestServices,
+    ) -> Answer:
+        """Send the call and wait for its answer, passing on what the guest says meanwhile."""
+        assert self._wire is not None
+        self._services = services
+        loop = asyncio.get_running_loop()
+        for descriptor in self._pipes:
+            loop.add_reader(descriptor, self._read, descriptor)
+        self._wire.call(entry, inputs, context, services)
+        return await asyncio.shield(self._wire.answer)
+
+    def drain(self) -> None:
+        """Read what the pipes still hold, and say what was dropped; nobody writes any more."""
+        for descriptor in list(self._pipes):
+            while self._read(descriptor):
+                pass
+        for cutter in self._pipes.values():
+            cutter.close()
+        if self.budget.dropped and self._services is not None:
+            text = (
+                f"{self.budget.dropped} bytes of log were dropped: "
+                f"the limit is {self.limits.log_bytes} bytes"
+            )
+            self._services.log("log", "warning", text)
+
+    def close(self) -> None:
+        """Give up every descriptor; safe to call twice."""
+        loop = asyncio.get_running_loop()
+        for descriptor in self._pipes:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        self._pipes.clear()
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+    def _emitter(self, stream: str, level: str) -> Callable[[str], None]:
+        def emit(line: str) -> None:
+            if self._services is not None:
+                self._services.log(stream, level, line)
+
+        return emit
+
+    def _read(self, descriptor: int) -> bool:
+        """Read one chunk; False when there is none (now, or ever again)."""
+        try:
+            data = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            return False
+        if data:
+            self._pipes[descriptor].feed(data)
+            return True
+        asyncio.get_running_loop().remove_reader(descriptor)
+        return False
+
+
+def result_of(answer: Answer, usage: ResourceUsage) -> InvocationResult:
+    """What an answer means for the invocation."""
+    if answer.kind is None:
+        return InvocationResult(Outcome.OK, outputs=answer.outputs, usage=usage)
+    outcome = Outcome.OOM if answer.kind == "oom" else Outcome.ERROR
+    return InvocationResult(
+        outcome,
+        error=answer.message,
+        error_code=answer.kind if answer.kind in _CODES else "error",
+        traceback=answer.traceback,
+        usage=usage,
+    )
+
+
+_CODES: Final = frozenset(
+    {"error", "bad_output", "output_too_large", "oom", "load", "protocol", "closed"}
+)
