@@ -22,6 +22,7 @@ TABLE = Path(__file__).with_name("licences.json")
 WORDS = re.compile(r"[a-z0-9]+")
 SPDX_TAG = re.compile(r"SPDX-License-Identifier:[ \t]*([^\n]{1,200})")
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+EXPRESSION = re.compile(r"[A-Za-z0-9.+\-() ]+")
 OPERATORS = frozenset({"and", "or", "with"})
 CLASSIFIER = "License :: "
 MAX_ITEMS = 30
@@ -191,6 +192,8 @@ def declared_ids(declared: list[Json]) -> list[str]:
 
 def identifiers(expression: str) -> list[str]:
     """The licences in an SPDX expression; of free text such as ``MIT License``, the known word."""
+    if EXPRESSION.fullmatch(expression) is None:
+        return []
     words = [word for word in IDENTIFIER.findall(expression) if word.lower() not in OPERATORS]
     if " " not in expression.strip() or OPERATORS & set(expression.lower().split()):
         return words
