@@ -205,8 +205,14 @@ def _check_further(
 
 
 def _same(left: JsonValue, right: JsonValue) -> bool:
-    """Equality of JSON values, in which true is not 1."""
-    return left == right and isinstance(left, bool) == isinstance(right, bool)
+    """Equality of JSON values, in which true is not 1, at any depth."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
+    return bool(left == right)
 
 
 @lru_cache(maxsize=_CACHE_SIZE)

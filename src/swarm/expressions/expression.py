@@ -10,21 +10,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import minijinja
 
 from swarm.expressions.filters import (
     FILTERS,
+    FILTERS_TO_MAP,
     OWN_FILTERS,
     REMOVED_FILTERS,
     REMOVED_GLOBALS,
     REMOVED_TESTS,
     TESTS,
-    FilterError,
 )
 from swarm.expressions.frozen import FrozenArray, FrozenObject, freeze, thaw
 from swarm.expressions.guards import guard_operators
+from swarm.expressions.meter import FilterError
 from swarm.expressions.scanner import Embedded, Token
 from swarm.kernel.errors import ExpressionError, nearest_names
 from swarm.kernel.json import JsonValue
@@ -61,11 +63,14 @@ class Expression:
     def __init__(self, embedded: Embedded, where: str, fuel: int) -> None:
         self.source = embedded.source.strip()
         self.where = where
-        self._environment = _environment(fuel)
+        self._environment = environment(fuel)
         _check_tokens(embedded.tokens, self)
         self.path: Reference | None = _path(embedded.tokens)
+        try:
+            self._program = guard_operators(self.source, embedded.tokens)
+        except FilterError as error:
+            raise self.error(str(error), "write a value on both sides of it") from None
         self.references = frozenset([self.path]) if self.path else self._find_references()
-        self._program = guard_operators(self.source, embedded.tokens)
         self._roots = frozenset(reference[0] for reference in self.references)
         self._check_steps(embedded.tokens)
 
@@ -75,10 +80,10 @@ class Expression:
         Raises:
             ExpressionError: a name is not there, or the expression fails.
         """
-        if self.path is not None:
-            return thaw(self._look_up(self.path, scope), self.source, self.where)
-        values = {root: freeze(scope[root]) for root in self._roots if root in scope}
         try:
+            if self.path is not None:
+                return thaw(self._look_up(self.path, scope), self.source, self.where)
+            values = {root: freeze(scope[root]) for root in self._roots if root in scope}
             result = self._environment.eval_expr(self._program, **values)
             if _may_hold_undefined(result):
                 self._refuse_undefined(result, values, scope)
@@ -90,12 +95,13 @@ class Expression:
         return ExpressionError(f"${{{self.source}}}: {message}", where=self.where, remedy=remedy)
 
     def _find_references(self) -> frozenset[Reference]:
+        """Parse the guarded program: MiniJinja computes constants (``'x' * 99999999``) at once."""
         try:
-            _environment(_FUEL_TO_PARSE).eval_expr(self.source)
+            environment(_FUEL_TO_PARSE).eval_expr(self._program)
         except minijinja.TemplateError as error:
             if error.kind == "SyntaxError":
                 raise self.error(_plain(error), "see the reference of expressions") from None
-        template = "{{ " + self.source + " }}"
+        template = "{{ " + self._program + " }}"
         names = self._environment.undeclared_variables_in_str(template, nested=True)
         return frozenset(tuple(name.split(".")) for name in names)
 
@@ -166,7 +172,7 @@ class Expression:
 
 
 @lru_cache(maxsize=8)
-def _environment(fuel: int) -> minijinja.Environment:
+def environment(fuel: int) -> minijinja.Environment:
     """MiniJinja without globals, methods, escaping, source in errors, or filters that grow."""
     environment = minijinja.Environment(
         debug=False,
@@ -206,9 +212,35 @@ def _check_tokens(tokens: tuple[Token, ...], expression: Expression) -> None:
             _check_call(tokens, index, expression)
         elif token.kind == "name" and before is not None and before.text == "|":
             _check_known(token.text, "filter", FILTERS, expression)
+            if token.text in ("map", "groupby"):
+                _check_map(tokens, index, expression)
         elif token.kind == "name" and _follows_is(tokens, index) and token.text != "not":
             _check_known(token.text, "test", TESTS, expression)
             _check_test_argument(tokens, index, expression)
+
+
+def _check_map(tokens: tuple[Token, ...], index: int, expression: Expression) -> None:
+    """``map`` names its filter, or an attribute; a ``default=`` would be copied without limit."""
+    arguments = [token.text for token in tokens[index + 1 : index + 4]]
+    if tokens[index].text == "map" and arguments[1:3] != ["attribute", "="]:
+        first = tokens[index + 2] if len(arguments) > 1 else None
+        if arguments[:1] != ["("] or first is None or first.kind != "string":
+            raise expression.error(
+                "`map` needs the name of a filter, or an attribute",
+                "write map('upper') or map(attribute='name')",
+            )
+        if arguments[2:] not in ([","], [")"]):
+            raise expression.error("`map` needs a plain name", "write map('upper')")
+        _check_known(first.text[1:-1], "filter for `map`", FILTERS_TO_MAP, expression)
+    depth = 0
+    for token, following in pairwise(tokens[index + 1 :]):
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if depth == 0:
+            return
+        if token.text == "default" and following.text == "=":
+            raise expression.error(
+                f"`{tokens[index].text}` takes no `default`", "declare the value as required"
+            )
 
 
 def _follows_is(tokens: tuple[Token, ...], index: int) -> bool:

@@ -3,8 +3,8 @@
 MiniJinja's own filters that make text are replaced, because they let a short expression ask for
 more memory than the machine has (``'%999999999d'|format(1)``, ``[1]|batch(999999999, 0)``, or
 quoting a quoted text again and again), and a failed allocation ends the whole process. The ones
-here refuse what would grow beyond :data:`MAX_TEXT_LENGTH`. Text is made of other values in one way
-everywhere: as JSON.
+here count what they make (see :mod:`swarm.expressions.meter`). Text is made of other values in one
+way everywhere: as JSON.
 """
 
 from __future__ import annotations
@@ -14,29 +14,17 @@ from typing import Any
 from urllib.parse import quote
 
 from swarm.expressions.frozen import FrozenArray, FrozenObject, thaw
+from swarm.expressions.meter import ENTRY_COST, FilterError, spend
 from swarm.kernel.errors import ExpressionError
 from swarm.kernel.json import JsonValue, dumps
-
-MAX_TEXT_LENGTH = 4 * 1024 * 1024
-"""Longest text that a filter makes, in characters."""
 
 NUMBER_GUARD = "swarm_number"
 TEXT_GUARD = "swarm_text"
 
 
-class FilterError(Exception):
-    """A filter was given what it cannot take; told to the user by the expression around it."""
-
-
 def as_text(value: JsonValue) -> str:
     """Text as it is; any other value as JSON."""
     return value if isinstance(value, str) else dumps(value)
-
-
-def _bounded(text: str) -> str:
-    if len(text) > MAX_TEXT_LENGTH:
-        raise FilterError(f"the text would be longer than {MAX_TEXT_LENGTH} characters")
-    return text
 
 
 def _text(value: object, name: str) -> str:
@@ -65,9 +53,11 @@ def _kind(value: object) -> str:
 
 def _json(value: object) -> str:
     try:
-        return _bounded(dumps(thaw(value, "", "")))
+        text = dumps(thaw(value, "", ""))
     except ExpressionError as error:
         raise FilterError(error.message.removeprefix("${} gave ")) from None
+    spend(len(text))
+    return text
 
 
 def _join(value: object, separator: object = "", attribute: object = None) -> str:
@@ -75,15 +65,13 @@ def _join(value: object, separator: object = "", attribute: object = None) -> st
         raise FilterError("`join` takes no attribute; use map(attribute=...) before it")
     between = _text(separator, "join")
     parts = [item if isinstance(item, str) else _json(item) for item in _array(value, "join")]
-    if sum(map(len, parts)) + len(between) * len(parts) > MAX_TEXT_LENGTH:
-        raise FilterError(f"the text would be longer than {MAX_TEXT_LENGTH} characters")
+    spend(sum(map(len, parts)) + len(between) * len(parts))
     return between.join(parts)
 
 
 def _replace(value: object, old: object, new: object) -> str:
     text, before, after = (_text(each, "replace") for each in (value, old, new))
-    if len(text) + text.count(before) * len(after) > MAX_TEXT_LENGTH:
-        raise FilterError(f"the text would be longer than {MAX_TEXT_LENGTH} characters")
+    spend(len(text) + text.count(before) * len(after))
     return text.replace(before, after)
 
 
@@ -91,11 +79,22 @@ def _split(value: object, separator: object = None, limit: object = -1) -> list[
     between = None if separator is None else _text(separator, "split")
     if between == "" or not isinstance(limit, int):
         raise FilterError("`split` takes a text that is not empty, and a whole number")
-    return _text(value, "split").split(between, limit)
+    text = _text(value, "split")
+    parts = text.split(between, limit)
+    spend(len(text) + ENTRY_COST * len(parts))
+    return parts
 
 
 def _trim(value: object, characters: object = None) -> str:
-    return _text(value, "trim").strip(None if characters is None else _text(characters, "trim"))
+    text = _text(value, "trim")
+    spend(len(text))
+    return text.strip(None if characters is None else _text(characters, "trim"))
+
+
+def _urlencode(value: object) -> str:
+    text = quote(_string(value), safe="/")
+    spend(len(text))
+    return text
 
 
 def _string(value: object) -> str:
@@ -117,7 +116,12 @@ def _text_guard(value: object) -> str:
 
 
 def _of_text(name: str, change: Callable[[str], Any]) -> Callable[[object], Any]:
-    return lambda value: change(_text(value, name))
+    def changed(value: object) -> Any:
+        text = _text(value, name)
+        spend(len(text))
+        return change(text)
+
+    return changed
 
 
 OWN_FILTERS: dict[str, Callable[..., Any]] = {
@@ -132,7 +136,7 @@ OWN_FILTERS: dict[str, Callable[..., Any]] = {
     "tojson": _json,
     "trim": _trim,
     "upper": _of_text("upper", str.upper),
-    "urlencode": lambda value: _bounded(quote(_string(value), safe="/")),
+    "urlencode": _urlencode,
     NUMBER_GUARD: _number_guard,
     TEXT_GUARD: _text_guard,
 }
@@ -141,11 +145,18 @@ _NATIVE_FILTERS = (
     "abs bool chain count d default dictsort first float groupby int items last length list map "
     "max min reject rejectattr reverse round select selectattr sort sum unique zip"
 )
+_MAPPED_FILTERS = (
+    "abs bool capitalize count dictsort first float int items join last length lines list lower "
+    "max min replace reverse round sort split string sum title tojson trim unique upper urlencode"
+)
 _TESTS = (
     "boolean defined divisibleby endingwith eq equalto even false float ge greaterthan gt in "
     "integer iterable le lessthan lower lt mapping ne none number odd sameas sequence startingwith "
     "string true undefined upper"
 )
+
+FILTERS_TO_MAP = frozenset(_MAPPED_FILTERS.split())
+"""What ``map`` may apply: filters whose result is not larger than what one element holds."""
 
 FILTERS = frozenset(_NATIVE_FILTERS.split()) | {
     name for name in OWN_FILTERS if name not in (NUMBER_GUARD, TEXT_GUARD)

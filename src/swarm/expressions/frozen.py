@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from swarm.expressions.meter import ENTRY_COST, spend
 from swarm.kernel.errors import ExpressionError
 from swarm.kernel.json import JsonValue
 
@@ -101,41 +102,38 @@ def thaw(value: Any, expression: str, where: str) -> JsonValue:
 
     Raises:
         ExpressionError: it holds something that JSON cannot carry.
+        FilterError: it is too large.
     """
     kind = type(value)
-    if kind is str or value is None or kind is bool:
+    if kind is str:
+        spend(len(value))
+        return value
+    if value is None or kind is bool:
         return value
     if kind is int:
         if SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
             return value
-        raise _refused(
-            f"the integer {str(value)[:40]}, which does not fit into 64 bits",
-            "write it as text: value|string",
-            expression,
-            where,
-        )
+        what = f"the integer {str(value)[:40]}, which does not fit into 64 bits"
+        raise _refused(what, "write it as text: value|string", expression, where)
     if kind is float:
         if value - value == 0:  # neither NaN nor infinite
             return value
         raise _refused(f"{value}, which JSON cannot carry", "check the numbers", expression, where)
-    if kind is dict or kind is FrozenObject:
-        content = value if kind is dict else value._value
+    if kind is FrozenObject or kind is FrozenArray:
+        return thaw(value._value, expression, where)
+    if kind is dict:
+        spend(ENTRY_COST * (1 + len(value)))
         return {
             _key(key, expression, where): thaw(item, expression, where)
-            for key, item in content.items()
+            for key, item in value.items()
         }
-    if kind is FrozenArray:
-        return [thaw(item, expression, where) for item in value._value]
     if kind is list or kind is tuple:
+        spend(ENTRY_COST * (1 + len(value)))
         return [thaw(item, expression, where) for item in value]
     if isinstance(value, str):
         return str.__str__(value)  # text marked as safe for HTML
-    raise _refused(
-        f"a {kind.__name__}, which is no JSON value",
-        "end the expression with a value",
-        expression,
-        where,
-    )
+    what = f"a {kind.__name__}, which is no JSON value"
+    raise _refused(what, "end the expression with a value", expression, where)
 
 
 def _key(key: object, expression: str, where: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swarm.expressions.filters import NUMBER_GUARD, TEXT_GUARD
+from swarm.expressions.meter import FilterError
 from swarm.expressions.scanner import Token
 
 _FACTOR_OPERATORS = frozenset(["*", "/", "//", "%", "**"])
@@ -31,7 +32,11 @@ class _Piece:
 
 
 def guard_operators(source: str, tokens: Sequence[Token]) -> str:
-    """The expression to evaluate for ``source``; the same text if there is nothing to guard."""
+    """The expression to evaluate for ``source``; the same text if there is nothing to guard.
+
+    Raises:
+        FilterError: an operator has no operand on one side.
+    """
     if not any(token.text in ("*", "~") for token in tokens if token.kind == "operator"):
         return source
     pieces, _ = _fold(tokens, 0, None)
@@ -112,4 +117,6 @@ def _split(
             operands.append(([], piece.text))
         else:
             operands[-1][0].append(piece)
+    if len(operands) > 1 and not all(operand for operand, _ in operands):
+        raise FilterError(f"`{operands[-1][1]}` lacks a value on one side")
     return operands

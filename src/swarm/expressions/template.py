@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 
+from swarm.expressions import meter
 from swarm.expressions.expression import Expression, Reference
 from swarm.expressions.filters import as_text
 from swarm.expressions.scanner import Embedded, scan
@@ -66,6 +67,7 @@ class Template:
             ExpressionError: a name is not there (offers the nearest), or an expression fails.
         """
         if self._evaluate is not None:
+            meter.start()
             return self._evaluate(scope)
         return deepcopy(self._value) if isinstance(self._value, (dict, list)) else self._value
 

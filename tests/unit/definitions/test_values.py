@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, ClassVar
 
 import jsonschema_rs
 import pytest
@@ -84,6 +86,8 @@ def test_fitting_values_pass_unchanged(declared: FieldDefinition, value: Any) ->
         (field(type="file"), {**FILE, "path": "/"}, "must be a file"),
         (field(enum=["a", "b"]), "c", 'must be one of "a", "b", got string "c"'),
         (field(type="integer", enum=[1]), True, "must be an integer"),
+        (field(type="array", enum=[[1, {"a": 0}]]), [True, {"a": 0}], "must be one of"),
+        (field(type="array", enum=[[1, {"a": 0}]]), [1, {"a": False}], "must be one of"),
         (field(schema={"minLength": 3}), "ab", "does not fit its schema"),
         (
             field(type="array", schema={"items": {"type": "integer"}}),
@@ -170,8 +174,31 @@ def test_file_values() -> None:
             FileValue.from_json(broken)
 
 
+class _SchemaServer(BaseHTTPRequestHandler):
+    requests: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.requests.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"type": "string"}')
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+        pass
+
+
 def test_remote_references_of_schemas_are_never_fetched() -> None:
-    assert schema_fault({"$ref": "http://127.0.0.1:1/schema"}) is not None
+    with HTTPServer(("127.0.0.1", 0), _SchemaServer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            reference = {"$ref": f"http://127.0.0.1:{server.server_port}/schema.json"}
+            assert schema_fault(reference) is not None
+            assert schema_fault({"items": {"$dynamicRef": reference["$ref"]}}) is not None
+        finally:
+            server.shutdown()
+            thread.join()
+    assert _SchemaServer.requests == []
     assert schema_fault({"$ref": "file:///etc/passwd"}) is not None
     assert schema_fault({"$ref": "#/$defs/a", "$defs": {"a": {"type": "string"}}}) is None
     assert schema_fault({"type": "strin"}) is not None

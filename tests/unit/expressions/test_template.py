@@ -97,6 +97,8 @@ def failure(value: Any) -> str:
         ("${inputs.in - 1 * 2}", 5),
         ("${2 * 1e-1 * -inputs.count}", -1),
         ("${'n' ~ inputs.count * 2 ~ '-' ~ inputs.list}", "n10-[3,1,2]"),
+        ("${'s' ~ 't' in ['st']}", True),
+        ("${inputs.count * 2 not in [10]}", False),
         ("${(inputs.count * 2) is divisibleby(5)}", True),
         ("${inputs.missing is defined}", False),
         ("${inputs.text is not defined}", False),
@@ -167,6 +169,13 @@ def test_fails_when_evaluated(template: str, told: str) -> None:
         ("${inputs ? 1}", "`?` at character 10 has no meaning"),
         ("${inputs.text inputs}", "unexpected input after expression"),
         ("${1 +}", "unexpected end of input"),
+        ("${1 *}", "`*` lacks a value"),
+        ("${~ 'a'}", "`~` lacks a value"),
+        ("${'a' ~ ~ 'b'}", "`~` lacks a value"),
+        ("${('a' ~ )}", "`~` lacks a value"),
+        ("${2 * * 3}", "`*` lacks a value"),
+        ("${2 * not 3}", "lacks a value"),
+        ("${2 3 * 4}", "unexpected"),
         ("${inputs.text|uper}", "did you mean upper"),
         ("${inputs.text is strng}", "did you mean string"),
         ("${inputs.list.pop()}", "there are no methods"),
@@ -181,6 +190,14 @@ def test_fails_when_evaluated(template: str, told: str) -> None:
         ("${[1]|batch(999999999, 0)}", "there is no filter `batch`"),
         ("${inputs|attr('keys')}", "there is no filter `attr`"),
         ("${inputs.text|safe}", "there is no filter `safe`"),
+        ("${inputs.list|map('default', inputs.text)}", "no filter for `map` `default`"),
+        ("${inputs.list|map('map', 'default', 1)}", "no filter for `map` `map`"),
+        ("${inputs.list|map('chain', inputs.list)}", "no filter for `map` `chain`"),
+        ("${inputs.list|map('def' ~ 'ault', 1)}", "`map` needs a plain name"),
+        ("${inputs.list|map(inputs.text)}", "`map` needs the name of a filter"),
+        ("${inputs.list|map}", "`map` needs the name of a filter"),
+        ("${inputs.list|map(attribute='x', default=inputs.text)}", "takes no `default`"),
+        ("${inputs.list|groupby('x', default=(inputs.text))}", "takes no `default`"),
         ("${inputs.count is divisibleby 5 * 2}", "write is divisibleby(...)"),
         ("${steps}", "write steps.<step>.outputs.<name>"),
         ("${steps['first'].outputs.total}", "write steps.first"),
@@ -253,17 +270,31 @@ def test_fuel_ends_what_takes_too_long() -> None:
 
 
 def test_text_cannot_grow_beyond_its_limit() -> None:
-    scope = {"inputs": {"text": "x" * 3000, "many": ["y"] * 3000}}
+    scope = {"inputs": {"text": "x" * 9000, "many": ["y"] * 9000}}
     for expression in ("inputs.text|replace('x', inputs.text)", "inputs.many|join(inputs.text)"):
-        with pytest.raises(ExpressionError, match="would be longer than"):
+        with pytest.raises(ExpressionError, match="would be larger than"):
             compiled("${" + expression + "}").evaluate(scope)
+
+
+def test_what_results_hold_is_limited() -> None:
+    scope = {"inputs": {"text": "x" * 2**20, "rows": [{"a": 1}] * 2**16}}
+    for value in (
+        ["${inputs.text}"] * 64,
+        "${inputs.text}" * 64,
+        ["${inputs.rows}"] * 512,
+        "${inputs.rows|map('replace', 'x', inputs.text)|list}",
+        "${inputs.rows|map('string')|map('replace', '1', inputs.text)|list}",
+    ):
+        with pytest.raises(ExpressionError, match=r"larger than|takes text"):
+            compiled(value).evaluate(scope)
+    assert compiled(["${inputs.text}"]).evaluate(scope) == [scope["inputs"]["text"]]
 
 
 def test_quoting_quoted_text_stays_within_limits() -> None:
     expression = "inputs.text"
     for _ in range(30):
         expression = f"[{expression}]|string"
-    with pytest.raises(ExpressionError, match="would be longer than"):
+    with pytest.raises(ExpressionError, match="would be larger than"):
         compiled("${" + expression + "}").evaluate({"inputs": {"text": '"\\'}})
 
 
