@@ -39,7 +39,7 @@ class RunCreator:
         self._check_size(request.inputs, subject)
         compiled = await self._pins.workflow(record.id)
         inputs = check_values(
-            compiled.definition.inputs, request.inputs, subject=f"input of {subject}"
+            compiled.definition.inputs, request.inputs, subject=subject, kind="input"
         )
         run = await self._record(record, request, inputs, parent_run_id)
         variables = compiled.evaluate_variables(

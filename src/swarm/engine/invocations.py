@@ -87,8 +87,8 @@ def checked_inputs(agent: PinnedAgent, inputs: JsonObject) -> JsonObject:
     Raises:
         InputError: they do not fit what the agent declares.
     """
-    subject = f"input of {agent.reference}"
-    return check_values(agent.definition.inputs, inputs, subject=subject, secrets=True)
+    fields = agent.definition.inputs
+    return check_values(fields, inputs, subject=agent.reference, kind="input", secrets=True)
 
 
 def effective_isolation(agent: PinnedAgent, chosen: Isolation, step: str | None) -> Isolation:
@@ -182,7 +182,7 @@ class Invoker:
                 call.inputs,
                 self._settings.max_output_files,
             )
-            outputs = check_values(fields, outputs, subject=f"output of {agent.reference}")
+            outputs = check_values(fields, outputs, subject=agent.reference, kind="output")
         except UnavailableError:
             raise
         except (InvalidError, RefusedError, SwarmError) as error:
