@@ -16,7 +16,6 @@ from swarm.store.sqlite.rows import INVOCATIONS, RUNS, STEPS, Value
 _PREFIX = "run_"
 _AFTER_ALL = "\U0010ffff"
 """Sorts behind every character that an id may hold."""
-_UNFINISHED = tuple(state.value for state in RunState if not state.is_final)
 _DOCUMENTS = frozenset(
     {"trigger_data", "inputs", "variables", "outputs", "step_results", "definition", "agents"}
 )
@@ -26,6 +25,11 @@ _SUMMARY_COLUMNS = ", ".join(
     if name not in _DOCUMENTS
     else ("NULL AS outputs" if name == "outputs" else f"'{{}}' AS {name}")
     for name in RUNS.columns
+)
+
+UNFINISHED = (
+    f"SELECT {RUNS.column_list} FROM workflow_runs INDEXED BY idx_runs_status WHERE status IN "
+    f"({', '.join(repr(state.value) for state in RunState if not state.is_final)}) ORDER BY id"
 )
 
 
@@ -80,16 +84,8 @@ def list_page(connection: sqlite3.Connection, run_filter: RunFilter) -> list[Run
     return [RUNS.decode(row) for row in rows]
 
 
-def unfinished_query() -> str:
-    marks = ", ".join(f"'{state}'" for state in _UNFINISHED)
-    return (
-        f"SELECT {RUNS.column_list} FROM workflow_runs INDEXED BY idx_runs_status "
-        f"WHERE status IN ({marks}) ORDER BY id"
-    )
-
-
 def list_unfinished(connection: sqlite3.Connection) -> list[RunRecord]:
-    return [RUNS.decode(row) for row in connection.execute(unfinished_query())]
+    return [RUNS.decode(row) for row in connection.execute(UNFINISHED)]
 
 
 def list_steps(connection: sqlite3.Connection, run_id: str) -> list[StepRecord]:

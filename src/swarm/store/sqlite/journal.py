@@ -30,6 +30,10 @@ _STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "pro
 _INVOCATIONS = Upsert(
     INVOCATIONS, key=("id",), keep=("run_id", "agent_id", "step_id", "item_index", "project_id")
 )
+OLDEST_ENDED = (
+    "SELECT id FROM workflow_runs INDEXED BY idx_runs_completed WHERE completed_at < ? "
+    f"AND status IN {_FINAL} ORDER BY completed_at LIMIT ?"
+)
 _SETTABLE = frozenset(RUNS.columns) - {"id", "epoch", "project_id", "created_at"}
 _REOPENED: JsonObject = {
     "outputs": None,
@@ -182,11 +186,7 @@ def record_invocation(connection: sqlite3.Connection, invocation: Row) -> None:
 
 def purge(connection: sqlite3.Connection, completed_before: str, limit: int) -> list[str]:
     """Delete at most ``limit`` ended runs with their rows; return their ids."""
-    rows = connection.execute(
-        "SELECT id FROM workflow_runs WHERE completed_at < ? "
-        f"AND status IN {_FINAL} ORDER BY completed_at LIMIT ?",
-        (completed_before, limit),
-    ).fetchall()
+    rows = connection.execute(OLDEST_ENDED, (completed_before, limit)).fetchall()
     for table, column in (
         ("invocations", "run_id"),
         ("step_executions", "run_id"),

@@ -70,6 +70,10 @@ def open_migrated(
         DatabaseError: it is read-only, of a newer version, or not Swarm's.
         sqlite3.Error: it is locked, damaged, full, ...
     """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        raise failures.missing_folder(path.parent) from None
     for needed in (path.parent, path):
         if needed.exists() and not os.access(needed, os.W_OK):
             raise failures.read_only(needed)
@@ -132,7 +136,7 @@ def _migrate(
     failures: Failures,
     migrations: Sequence[Migration],
 ) -> None:
-    backed_up = False
+    found: int | None = None
     while True:
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -140,9 +144,9 @@ def _migrate(
             if version == len(migrations):
                 connection.execute("ROLLBACK")
                 return
-            if version and not backed_up:
+            if found is None and version:
                 _back_up(path, version, settings)
-                backed_up = True
+            found = version
             _apply(connection, migrations[version])
             connection.execute("COMMIT")
         except BaseException:

@@ -1,0 +1,158 @@
+"""Making and upgrading databases."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from swarm.kernel.errors import DatabaseError
+from swarm.kernel.settings import Settings
+from swarm.store.sqlite import open_store
+from swarm.store.sqlite.migration import MIGRATIONS, Migration, load_migrations
+
+AGENT_ROW = (
+    "INSERT INTO agents (id, name, version, digest, path) "
+    "VALUES ('agent_1', 'echo', '1.0.0', 'sha256:a', '/packages/a')"
+)
+NEXT = Migration(
+    len(MIGRATIONS) + 1,
+    "colours",
+    """
+    -- Two statements; a trigger holds a semicolon.
+    ALTER TABLE agents ADD COLUMN colour TEXT NOT NULL DEFAULT 'grey';
+    CREATE TRIGGER paint AFTER INSERT ON agents BEGIN
+        UPDATE agents SET colour = 'red; or so' WHERE id = new.id;
+    END;
+    -- The end.
+    """,
+)
+BROKEN = Migration(NEXT.version, "broken", "CREATE TABLE half (x);\nDROP TABLE nowhere;\n")
+DANGLING = Migration(NEXT.version, "dangling", "UPDATE agents SET id = id || '_renamed';\n")
+
+
+def versions(database: Path) -> list[int]:
+    with closing(sqlite3.connect(database)) as connection:
+        return [
+            version for (version,) in connection.execute("SELECT version FROM schema_migrations")
+        ]
+
+
+def backups(database: Path) -> list[Path]:
+    return sorted(database.parent.glob("registry.db.backup-*"))
+
+
+async def make_first_version(database: Path, settings: Settings) -> None:
+    """A database of the first release with something in it."""
+    store = await open_store(database, settings, migrations=MIGRATIONS[:1])
+    await store.close()
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute(AGENT_ROW)
+
+
+async def test_a_new_database_has_every_migration_and_no_backup(
+    database: Path, settings: Settings
+) -> None:
+    store = await open_store(database.parent / "folder" / "registry.db", settings)
+    await store.close()
+    made = database.parent / "folder" / "registry.db"
+    assert versions(made) == [migration.version for migration in MIGRATIONS]
+    assert made.stat().st_mode & 0o777 == 0o600
+    assert backups(made) == []
+    with closing(sqlite3.connect(made)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_an_empty_file_becomes_a_database(database: Path, settings: Settings) -> None:
+    database.touch()
+    store = await open_store(database, settings)
+    assert await store.list_agents() == []
+    await store.close()
+
+
+async def test_an_upgrade_keeps_the_data_and_backs_up_first(
+    database: Path, settings: Settings
+) -> None:
+    await make_first_version(database, settings)
+    store = await open_store(database, settings, migrations=[*MIGRATIONS, NEXT])
+    (agent,) = await store.list_agents()
+    assert agent.id == "agent_1"
+    await store.close()
+    assert versions(database)[-1] == NEXT.version
+
+    (backup,) = backups(database)
+    assert backup.name.startswith("registry.db.backup-1-")
+    assert backup.stat().st_mode & 0o777 == 0o600
+    assert versions(backup) == [1]
+    with closing(sqlite3.connect(backup)) as connection:
+        assert connection.execute("SELECT id FROM agents").fetchall() == [("agent_1",)]
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+    store = await open_store(database, settings, migrations=[*MIGRATIONS, NEXT])
+    await store.close()
+    assert backups(database) == [backup], "nothing to do, nothing to back up"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("migration", [BROKEN, DANGLING])
+async def test_a_failing_upgrade_leaves_the_database_as_it_was(
+    database: Path, settings: Settings, migration: Migration
+) -> None:
+    await make_first_version(database, settings)
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute(
+            "INSERT INTO invocations (id, agent_id, agent_name, agent_version, digest, status) "
+            "VALUES ('inv_1', 'agent_1', 'echo', '1.0.0', 'sha256:a', 'ok')"
+        )
+    with pytest.raises(DatabaseError):
+        await open_store(database, settings, migrations=[*MIGRATIONS, migration])
+    assert versions(database) == [item.version for item in MIGRATIONS]
+    with closing(sqlite3.connect(database)) as connection:
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        assert "half" not in names
+        assert connection.execute("SELECT id FROM agents").fetchone() == ("agent_1",)
+    store = await open_store(database, settings)
+    await store.close()
+
+
+async def test_many_openers_at_once_all_succeed(database: Path, settings: Settings) -> None:
+    patient = settings.model_copy(update={"database_timeout_seconds": 20})
+    stores = await asyncio.gather(*(open_store(database, patient) for _ in range(8)))
+    await asyncio.gather(*(store.close() for store in stores))
+    upgrade = [*MIGRATIONS, NEXT]
+    stores = await asyncio.gather(
+        *(open_store(database, patient, migrations=upgrade) for _ in range(8))
+    )
+    await asyncio.gather(*(store.close() for store in stores))
+    assert versions(database) == [migration.version for migration in upgrade]
+    assert len(backups(database)) == 1
+
+
+async def test_a_newer_database_is_refused_untouched(database: Path, settings: Settings) -> None:
+    store = await open_store(database, settings, migrations=[*MIGRATIONS, NEXT])
+    await store.close()
+    before = database.read_bytes()
+    with pytest.raises(DatabaseError, match=f"of version {NEXT.version}") as caught:
+        await open_store(database, settings)
+    assert "newer Swarm" in str(caught.value.remedy)
+    assert database.read_bytes() == before
+    assert backups(database) == []
+
+
+def test_migrations_are_numbered_without_gaps(tmp_path: Path) -> None:
+    (tmp_path / "0001_one.sql").write_text("CREATE TABLE a (x);\n")
+    (tmp_path / "0003_three.sql").write_text("CREATE TABLE b (x);\n")
+    with pytest.raises(ValueError, match="should be number 0002"):
+        load_migrations(tmp_path)
+    assert [migration.version for migration in MIGRATIONS] == list(range(1, len(MIGRATIONS) + 1))
+
+
+def test_statements_are_told_apart() -> None:
+    statements = list(NEXT.statements())
+    assert len(statements) == 2
+    assert statements[1].rstrip().endswith("END;")
+    with pytest.raises(ValueError, match="middle of a statement"):
+        list(Migration(1, "cut", "CREATE TABLE a (\n").statements())

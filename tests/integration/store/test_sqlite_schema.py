@@ -1,0 +1,207 @@
+"""The database as people and their tools see it: the specification's tables, in plain SQL."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm.kernel.clock import from_text
+from swarm.store.records import RunChanges, RunFilter, RunState, StepState
+from swarm.store.sqlite import SqliteStore
+from swarm.store.sqlite.history import UNFINISHED, page_query
+from swarm.store.sqlite.journal import OLDEST_ENDED
+
+SPECIFICATION = Path(__file__).with_name("specification.sql")
+UNIQUE_WITHIN_A_PROJECT = {"agents", "workflows", "secrets", "triggers"}
+
+
+@pytest.fixture
+def specified() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SPECIFICATION.read_text())
+        yield connection
+
+
+def tables(connection: sqlite3.Connection) -> list[str]:
+    return [
+        name
+        for (name,) in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        )
+    ]
+
+
+def columns(connection: sqlite3.Connection, table: str) -> dict[str, tuple[Any, ...]]:
+    """Name: type, default, part of the primary key, may be NULL."""
+    return {
+        name: (kind, default, key, not required)
+        for _, name, kind, required, default, key in connection.execute(
+            f"PRAGMA table_info({table})"
+        )
+    }
+
+
+def indexes(connection: sqlite3.Connection) -> dict[str, str]:
+    found = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+    )
+    return {name: re.sub(r"\s+", " ", sql) for name, sql in found}
+
+
+async def test_all_that_is_specified_is_there(
+    plain: sqlite3.Connection, specified: sqlite3.Connection
+) -> None:
+    assert set(tables(specified)) <= set(tables(plain))
+    for table in tables(specified):
+        ours = columns(plain, table)
+        for name, (kind, default, key, nullable) in columns(specified, table).items():
+            our_kind, our_default, our_key, our_nullable = ours[name]
+            assert (our_kind, our_key) == (kind, key), f"{table}.{name}"
+            assert our_nullable <= nullable, f"{table}.{name} takes NULL"
+            if default is not None:
+                assert our_default == default, f"{table}.{name}"
+        references = {row[2:5] for row in specified.execute(f"PRAGMA foreign_key_list({table})")}
+        assert references <= {
+            row[2:5] for row in plain.execute(f"PRAGMA foreign_key_list({table})")
+        }
+    assert indexes(specified).items() <= indexes(plain).items()
+
+
+async def test_every_record_belongs_to_a_project(plain: sqlite3.Connection) -> None:
+    for table in set(tables(plain)) - {"schema_migrations"}:
+        kind, default, _, nullable = columns(plain, table)["project_id"]
+        assert (kind, default, nullable) == ("TEXT", "'default'", False), table
+
+
+async def test_a_version_has_one_active_row_in_a_project(plain: sqlite3.Connection) -> None:
+    insert = (
+        "INSERT INTO agents (id, name, version, digest, path, active, project_id) "
+        "VALUES (?, 'twin', '1.0.0', ?, '/', ?, ?)"
+    )
+    plain.execute(insert, ("a", "1", 1, "default"))
+    plain.execute(insert, ("b", "2", 0, "default"))
+    plain.execute(insert, ("c", "1", 1, "other"))
+    for row in (("d", "3", 1, "default"), ("e", "1", 0, "default")):
+        with pytest.raises(sqlite3.IntegrityError):
+            plain.execute(insert, row)
+
+
+async def test_secrets_and_webhooks_are_unique_within_a_project(plain: sqlite3.Connection) -> None:
+    secret = "INSERT INTO secrets (id, workflow_id, name, project_id) VALUES (?, ?, 'KEY', ?)"
+    trigger = (
+        "INSERT INTO triggers (id, workflow_id, type, webhook_path, project_id) "
+        "VALUES (?, 'wf_1', 'webhook', ?, ?)"
+    )
+    for number, workflow, project in ((1, None, "default"), (2, "wf_1", "default"), (3, None, "x")):
+        plain.execute(secret, (number, workflow, project))
+        with pytest.raises(sqlite3.IntegrityError):
+            plain.execute(secret, (number + 10, workflow, project))
+    for number, path, project in ((1, "/in", "default"), (2, None, "default"), (3, "/in", "x")):
+        plain.execute(trigger, (number, path, project))
+    with pytest.raises(sqlite3.IntegrityError):
+        plain.execute(trigger, (11, "/in", "default"))
+    plain.execute(trigger, (12, None, "default"))
+
+
+async def test_rows_read_well_in_plain_sql(
+    store: SqliteStore, plain: sqlite3.Connection, make_run: Any
+) -> None:
+    run, steps = make_run("run_1", "first")
+    await store.create_run(run, steps)
+    done = replace(steps[0], status=StepState.SUCCEEDED, outputs={"b": "ü", "a": [1, None]})
+    await store.commit("run_1", 0, RunChanges((done,), run={"status": RunState.SUCCEEDED}))
+    await store.set_workflow_enabled("echo-chain", False)
+    assert plain.execute(
+        "SELECT s.status, s.outputs, r.status, r.step_results, r.cancel_requested, w.enabled, "
+        "w.steps, w.on_error, json_extract(s.outputs, '$.b') "
+        "FROM step_executions s JOIN workflow_runs r ON r.id = s.run_id "
+        "JOIN workflows w ON w.id = r.workflow_id"
+    ).fetchone() == (
+        "succeeded",
+        '{"b":"ü","a":[1,null]}',
+        "succeeded",
+        "{}",
+        0,
+        0,
+        '[{"id":"first"}]',
+        '[{"notify":{"type":"log"}}]',
+        "ü",
+    )
+    (created,) = plain.execute("SELECT created_at FROM workflow_runs").fetchone()
+    assert from_text(created)
+
+
+def plan(connection: sqlite3.Connection, query: str, values: Any = ()) -> list[str]:
+    return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+
+
+@pytest.mark.parametrize(
+    "run_filter",
+    [
+        RunFilter(),
+        RunFilter(before_id="run_5"),
+        RunFilter(workflow="echo-chain", before_id="run_5"),
+        RunFilter(states=(RunState.FAILED, RunState.RUNNING)),
+        RunFilter(workflow="echo-chain", states=(RunState.FAILED,)),
+        RunFilter(owner="host_1"),
+        RunFilter(owner="host_1", states=(RunState.RUNNING,), workflow="echo-chain"),
+    ],
+)
+async def test_listing_runs_reads_index_ranges_only(
+    plain: sqlite3.Connection, run_filter: RunFilter
+) -> None:
+    query, values = page_query(run_filter)
+    steps = plain.execute(f"EXPLAIN QUERY PLAN {query}", values).fetchall()
+    ranges = [(parent, text) for _, parent, _, text in steps if "workflow_runs" in text]
+    assert len(ranges) == len(run_filter.states or tuple(RunState))
+    for parent, text in ranges:
+        assert re.match(r"SEARCH workflow_runs USING (COVERING )?INDEX idx_runs_\w+_state", text)
+        assert "status=?" in text
+        if run_filter.before_id:
+            assert "id<?" in text
+        # A range comes in order and stops at the page's length; only what it gave is sorted on.
+        assert not any("TEMP B-TREE" in text for _, above, _, text in steps if above == parent)
+
+
+@pytest.mark.parametrize(
+    ("query", "index", "sorts"),
+    [
+        (UNFINISHED, "idx_runs_status", 1),
+        (OLDEST_ENDED, "idx_runs_completed", 0),
+        (
+            "SELECT id FROM workflow_runs WHERE id >= 'run_a' AND id < 'run_b' ORDER BY id",
+            "sqlite_autoindex_workflow_runs_1",
+            0,
+        ),
+        ("SELECT * FROM step_executions WHERE run_id = 'x' ORDER BY rowid", "idx_steps_run", 0),
+        ("SELECT * FROM invocations WHERE run_id = 'x' ORDER BY rowid", "idx_invocations_run", 0),
+        ("DELETE FROM step_executions WHERE run_id = 'x'", "step_executions", 0),
+        ("DELETE FROM invocations WHERE run_id = 'x'", "idx_invocations_run", 0),
+    ],
+)
+async def test_no_query_scans_a_table_that_grows(
+    plain: sqlite3.Connection, query: str, index: str, sorts: int
+) -> None:
+    steps = plan(plain, query, ("x",) * query.count("?"))
+    assert steps[0].startswith("SEARCH")
+    assert index in steps[0]
+    assert not any(step.startswith("SCAN") for step in steps)
+    assert sum("TEMP B-TREE" in step for step in steps) == sorts
+
+
+async def test_deleting_a_run_checks_references_by_index(plain: sqlite3.Connection) -> None:
+    """SQLite looks for rows that refer to a deleted one; each such column of a table that grows
+    with runs needs an index that starts with it."""
+    for table in ("step_executions", "invocations"):
+        for row in plain.execute(f"PRAGMA foreign_key_list({table})"):
+            parent, column = row[2], row[3]
+            if parent == "workflow_runs":
+                search = f"SELECT 1 FROM {table} WHERE {column} = 'x'"
+                assert plan(plain, search)[0].startswith("SEARCH")
