@@ -75,7 +75,7 @@ def open_migrated(
     except OSError:
         raise failures.missing_folder(path.parent) from None
     for needed in (path.parent, path):
-        if needed.exists() and not os.access(needed, os.W_OK):
+        if needed.exists() and not os.access(needed, os.W_OK, effective_ids=True):
             raise failures.read_only(needed)
     if path.exists() and (current := _open_current(path, settings, failures, migrations)):
         return current
