@@ -96,7 +96,7 @@ class WorkflowDefinition(Definition):
         default_factory=dict,
         description=(
             "Named values, evaluated when the run is created; each may use inputs, config, "
-            "trigger and other variables."
+            "trigger and variables above it."
         ),
     )
     steps: tuple[StepDefinition, ...] = Field(min_length=1, description="The DAG's nodes.")

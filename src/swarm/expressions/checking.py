@@ -84,17 +84,34 @@ class _Checker:
         )
 
     def _check_variables(self) -> None:
-        """Variables may use each other in any order, since stored documents have none."""
+        """A variable may use those above it.
+
+        That is asked of a source only: a stored document may have lost the order.
+        """
         uses: dict[str, set[str]] = {}
         for name, value in self.workflow.variables.items():
             templates = self._check_value(value, ("variables", name), Place(BEFORE_STEPS))
             uses[name] = _named(templates, "variables")
-        for cycle in find_cycles(uses):
+        cycles = find_cycles(uses)
+        for cycle in cycles:
             self._problem(
                 ("variables", cycle[0]),
                 f"cycle of variables: {shown_cycle(cycle)}",
                 "let one of them not use the next",
             )
+        if self.source is not None:
+            self._check_order(uses, {name for cycle in cycles for name in cycle})
+
+    def _check_order(self, uses: Mapping[str, set[str]], in_cycles: set[str]) -> None:
+        above: set[str] = set()
+        for name, used in uses.items():
+            for each in sorted((used & uses.keys()) - above - in_cycles):
+                self._problem(
+                    ("variables", name),
+                    f"the variable `{name}` uses `{each}`, which is defined below it",
+                    f"move `{each}` above it",
+                )
+            above.add(name)
 
     def _check_step(self, step: StepDefinition, at: Location) -> set[str]:
         """Check one step; return the steps that its expressions name."""

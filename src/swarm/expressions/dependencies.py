@@ -25,8 +25,7 @@ def step_dependencies(workflow: WorkflowDefinition) -> dict[str, frozenset[str]]
 def variable_order(workflow: WorkflowDefinition) -> tuple[str, ...]:
     """The variables, each after those that it uses (as written, where that leaves a choice).
 
-    A stored document keeps its keys sorted, so the order in which variables were written says
-    nothing.
+    A database may not keep the order in which they were written.
 
     Raises:
         ExpressionError: an expression is malformed, or the variables use each other in a cycle.

@@ -51,6 +51,9 @@ _FAILURES = (
 """All that MiniJinja and the filters raise: what Python raises inside it comes through."""
 
 
+MAX_JOINTS = 50
+"""Each copies the text before it, so the work grows with their square."""
+
 _FUEL_TO_PARSE = 1
 """Ends an evaluation before it begins: only the syntax is checked."""
 
@@ -206,6 +209,11 @@ def _path(tokens: tuple[Token, ...]) -> Reference | None:
 
 def _check_tokens(tokens: tuple[Token, ...], expression: Expression) -> None:
     """Refuse calls, and filters and tests that do not exist, before anything is evaluated."""
+    if sum(token.text in ("+", "~") for token in tokens) > MAX_JOINTS:
+        raise expression.error(
+            f"there are more than {MAX_JOINTS} of + and ~ in it",
+            "write text with several ${...} in it, or use join",
+        )
     for index, token in enumerate(tokens):
         before = tokens[index - 1] if index else None
         if token.text == "(" and before is not None:

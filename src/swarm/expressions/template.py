@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 
+from swarm.definitions.values import SECRET_KEY as SECRET_KEY
 from swarm.expressions import meter
 from swarm.expressions.expression import Expression, Reference
 from swarm.expressions.filters import as_text
@@ -17,7 +18,6 @@ from swarm.expressions.scanner import Embedded, scan
 from swarm.kernel.errors import ExpressionError
 from swarm.kernel.json import JsonObject, JsonValue
 
-SECRET_KEY = "$secret"
 DEFAULT_FUEL = 100_000
 
 Scope = Mapping[str, JsonValue]

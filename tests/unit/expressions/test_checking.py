@@ -186,6 +186,15 @@ def test_a_cycle_of_variables_is_named() -> None:
     assert "cycle of variables: b -> c -> b" in only(text + step()).message
 
 
+def test_a_variable_may_use_only_those_above_it() -> None:
+    text = HEAD.replace("  title:", "  early: '${variables.title}'\n  title:") + step()
+    problem = only(text)
+    assert problem.message == "the variable `early` uses `title`, which is defined below it"
+    assert problem.line == 9
+    workflow = parse_workflow(text, "w")
+    assert check_workflow(workflow, None, "stored", AGENTS) == []
+
+
 def test_all_problems_are_told_at_once_in_the_order_of_lines() -> None:
     text = HEAD + step("message: '${inputs.a} ${inputs.b}'") + step("nope: 1", "", "b")
     found = problems(text)

@@ -176,6 +176,7 @@ def test_fails_when_evaluated(template: str, told: str) -> None:
         ("${2 * * 3}", "`*` lacks a value"),
         ("${2 * not 3}", "lacks a value"),
         ("${2 3 * 4}", "unexpected"),
+        ("${1" + " + 1" * 60 + "}", "more than 50 of + and ~"),
         ("${inputs.text|uper}", "did you mean upper"),
         ("${inputs.text is strng}", "did you mean string"),
         ("${inputs.list.pop()}", "there are no methods"),
@@ -264,7 +265,9 @@ def test_a_secret_stays_a_reference() -> None:
 
 
 def test_fuel_ends_what_takes_too_long() -> None:
-    template = compile_template("${" + "+".join(["inputs.count"] * 100) + "}", where="x", fuel=50)
+    template = compile_template(
+        "${" + " or ".join(["inputs.nothing"] * 100) + "}", where="x", fuel=50
+    )
     with pytest.raises(ExpressionError, match="takes too long"):
         template.evaluate(SCOPE)
 
