@@ -2,6 +2,8 @@
 
 Dates are author dates in UTC. Contributors are told apart by their e-mail address after
 ``.mailmap``, case ignored; the address itself is not handed out.
+
+A command runs on whatever ``python3`` the host has, so this file keeps to Python 3.8.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import date, datetime, timedelta, timezone
+from typing import Any, Dict, NamedTuple  # noqa: UP035
 
 from display import clean, shown
 from repository import GitError, Repository, RepositoryError, open_repository, records
@@ -27,7 +29,9 @@ EARLIEST = 0
 LATEST = 253_402_300_799
 """The last second of the year 9999; commits may claim any date."""
 
-Json = dict[str, Any]
+UTC = timezone.utc  # noqa: UP017 - a command runs on the host's python3, which may be older.
+
+Json = Dict[str, Any]  # noqa: UP006
 
 
 class Commit(NamedTuple):
@@ -99,7 +103,7 @@ def main() -> int:
     inputs = json.load(sys.stdin)
     try:
         outputs = summarise(inputs["path"], inputs["as_of"])
-    except (RepositoryError, ValueError) as error:
+    except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     json.dump(outputs, sys.stdout)
@@ -109,19 +113,22 @@ def main() -> int:
 def summarise(path: str, as_of: str) -> Json:
     """The outputs for the repository at ``path``.
 
+    What is not a repository has no history, and that is all there is to say of it here.
+
     Raises:
-        RepositoryError: it is not a repository.
         ValueError: ``as_of`` is no day of the calendar.
     """
     day = date.fromisoformat(as_of) if as_of else datetime.now(UTC).date()
     until = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
     history = History(until + DAY_SECONDS)
-    repository = open_repository(path)
     reason, truncated, shallow = "", False, False
     head: Json = {"commit": "", "branch": "", "detached": False}
-    if repository.source == "folder":
+    try:
+        repository = open_repository(path)
         reason = repository.problem
-    else:
+    except RepositoryError as error:
+        reason = str(error)
+    if not reason:
         head = describe_head(repository)
         shallow = repository.run("rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
         if head["commit"]:
@@ -172,7 +179,7 @@ def read_history(repository: Repository, history: History) -> tuple[str, bool]:
 
 def commits(fields: Iterator[bytes]) -> Iterator[Commit]:
     """Commits from the fields of the log's format, four each."""
-    for moment, parents, name, address in zip(fields, fields, fields, fields, strict=False):
+    for moment, parents, name, address in zip(fields, fields, fields, fields):  # noqa: B905
         yield Commit(parse_time(moment), len(parents.split()), name, address)
 
 

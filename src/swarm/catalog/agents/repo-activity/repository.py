@@ -190,7 +190,8 @@ def _checked(repository: Repository) -> Repository:
 def explain(errors: bytes) -> str:
     """The last thing that git said on stderr."""
     lines = errors.decode("utf-8", "replace").strip().splitlines()
-    return (lines or ["git failed without saying why"])[-1].removeprefix("fatal: ")
+    said = (lines or ["git failed without saying why"])[-1]
+    return said[len("fatal: ") :] if said.startswith("fatal: ") else said
 
 
 def records(stream: IO[bytes]) -> Iterator[bytes]:

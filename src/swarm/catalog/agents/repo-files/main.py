@@ -218,7 +218,7 @@ def describe(language: Language, counts: Counter[str], own_lines: int) -> Json:
         "lines": counts["lines"],
         "blank_lines": counts["blank_lines"],
         "bytes": counts["bytes"],
-        "share": round(share, 4),
+        "share": round(share, 6),
     }
 
 

@@ -19,8 +19,13 @@ function scoreRing(score, grade) {
 </svg>`;
 }
 
-/** One bar divided by the languages' lines, with a legend; small ones are put together. */
-function languageBar(languages) {
+/**
+ * One bar divided by the lines of code and markup, with a legend; small ones are put together.
+ * Data and prose would often hide them, so those only show where there is nothing else.
+ */
+function languageBar(all) {
+  const code = all.filter((row) => row.type === "programming" || row.type === "markup");
+  const languages = sum(code, "lines") > 0 ? code : all;
   const shown = languages.filter((row) => row.lines > 0).slice(0, COLOURS - 1);
   const rest = languages.reduce((sum, row) => sum + row.lines, 0) - sum(shown, "lines");
   const parts = shown.map((row) => ({ name: row.name, lines: row.lines }));
@@ -39,7 +44,8 @@ function languageBar(languages) {
       html`<li><span class="swatch c${index}"></span>${part.name} <b>${percent(part.lines / total)}</b></li>`,
   );
   return html`<svg class="bar" viewBox="0 0 1000 28" preserveAspectRatio="none" role="img" aria-label="Lines by language; the table below has the figures">${bars}</svg>
-<ul class="legend">${legend}</ul>`;
+<ul class="legend">${legend}</ul>
+<p class="quiet">${languages === code ? "Lines of code and markup" : "Lines of text"}: ${number.format(total)}</p>`;
 }
 
 /** Columns of commits, one for each month. */

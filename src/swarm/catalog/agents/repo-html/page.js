@@ -84,7 +84,7 @@ function reasons(rows) {
   });
   return section("score", "What the score is made of", html`<div class="scroll"><table>
 <caption>Points by area; an area that could not be judged (–) is left out of the reckoning</caption>
-<thead><tr><th scope="col">Area</th><th scope="col" class="number">Points</th><th scope="col"><span class="unseen">Share</span></th><th scope="col">Reason</th></tr></thead>
+<thead><tr><th scope="col">Area</th><th scope="col" class="number">Points</th><th scope="col" class="meter"><span class="unseen">Share</span></th><th scope="col">Reason</th></tr></thead>
 <tbody>${items}</tbody></table></div>`);
 }
 

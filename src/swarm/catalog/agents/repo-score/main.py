@@ -142,6 +142,8 @@ def judge_people(activity: Json) -> Reason:
     most = 5
     if not activity["available"] or not activity["commits"]:
         return Reason("People", None, most, "its history is not available or empty")
+    if activity["shallow"]:
+        return Reason("People", None, most, "the clone is shallow: it does not show who took part")
     people = activity["half_of_commits_by"]
     if people >= 2:
         return Reason("People", most, most, f"it takes {people} people for half of the commits")
