@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema_rs
 
@@ -26,6 +26,8 @@ MAX_FAULTS = 20
 
 _CACHE_SIZE = 512
 
+Kind = Literal["input", "output"]
+
 _Check = Callable[[JsonValue], str | None]
 """Says what is wrong with a value ("must be a string, got integer 5"), or None."""
 
@@ -35,6 +37,7 @@ def check_values(
     values: JsonValue,
     *,
     subject: str,
+    kind: Kind = "input",
     secrets: bool = False,
 ) -> JsonObject:
     """Apply defaults and check types, enums, schemas and names.
@@ -42,7 +45,8 @@ def check_values(
     Args:
         fields: what is declared.
         values: plain JSON, as given.
-        subject: what one of them is, for messages, such as ``input of echo@1.0.0``.
+        subject: whose values they are, for messages, such as ``echo@1.0.0``.
+        kind: what they are to it, for messages.
         secrets: whether ``{"$secret": "NAME"}`` may stand for a value (in a step's inputs).
 
     Returns:
@@ -53,7 +57,7 @@ def check_values(
     """
     if not isinstance(values, dict):
         raise InputError(
-            f"{_plural(subject)} must be an object, got {describe(values)}",
+            f"the {kind}s of {subject} must be an object, got {describe(values)}",
             remedy='give a JSON object, such as {"name": "value"}',
         )
     checked: JsonObject = {}
@@ -67,9 +71,11 @@ def check_values(
         fault = check(value)
         if fault is None or (secrets and is_secret_reference(value)):
             continue
-        faults.append(f"{_named(subject, name)} " + (fault if name in values else "is missing"))
+        faults.append(
+            f"{kind} `{name}` of {subject} " + (fault if name in values else "is missing")
+        )
     if faults or len(values) > len(checked) or not values.keys() <= checked.keys():
-        _refuse(fields, values, subject, faults)
+        _refuse(fields, values, (subject, kind), faults)
     return checked
 
 
@@ -127,13 +133,17 @@ def describe(value: JsonValue) -> str:
 
 
 def _refuse(
-    fields: Sequence[FieldDefinition], values: JsonObject, subject: str, faults: list[str]
+    fields: Sequence[FieldDefinition],
+    values: JsonObject,
+    named: tuple[str, Kind],
+    faults: list[str],
 ) -> None:
+    subject, kind = named
     known = [field.name for field in fields]
     unknown = [str(name) for name in values if name not in known]
     offered: list[str] = []
     for name in unknown:
-        faults.append(f"{_named(subject, name)} is not declared")
+        faults.append(f"{kind} `{name}` of {subject} is not declared")
         offered += nearest_names(name, known, limit=1)
     if len(faults) > MAX_FAULTS:
         faults[MAX_FAULTS:] = [f"and {len(faults) - MAX_FAULTS} more"]
@@ -143,17 +153,6 @@ def _refuse(
         else (f"declared: {', '.join(known) or 'nothing'}")
     )
     raise InputError("; ".join(faults), remedy=remedy)
-
-
-def _named(subject: str, name: str) -> str:
-    """``input of echo`` and ``message``: ``input `message` of echo``."""
-    noun, of, owner = subject.partition(" of ")
-    return f"{noun} `{name}`{of}{owner}"
-
-
-def _plural(subject: str) -> str:
-    noun, of, owner = subject.partition(" of ")
-    return f"the {noun}s{of}{owner}"
 
 
 def is_required(field: FieldDefinition) -> bool:

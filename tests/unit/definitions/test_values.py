@@ -36,7 +36,7 @@ def field(name: str = "x", type: str = "string", **more: Any) -> FieldDefinition
 
 def fault(declared: FieldDefinition, value: Any) -> str:
     with pytest.raises(InputError) as caught:
-        check_values((declared,), {declared.name: value}, subject="input of echo@1.0.0")
+        check_values((declared,), {declared.name: value}, subject="echo@1.0.0")
     assert caught.value.remedy
     return caught.value.message
 
@@ -59,7 +59,7 @@ def fault(declared: FieldDefinition, value: Any) -> str:
     ],
 )
 def test_fitting_values_pass_unchanged(declared: FieldDefinition, value: Any) -> None:
-    checked = check_values((declared,), {"x": value}, subject="input of echo@1.0.0")
+    checked = check_values((declared,), {"x": value}, subject="echo@1.0.0")
     assert checked == {"x": value}
     assert type(checked["x"]) is type(value)
 
@@ -107,7 +107,7 @@ def test_misfits_are_told_plainly(declared: FieldDefinition, value: Any, message
 def test_all_faults_are_told_at_once() -> None:
     fields = (field("message"), field("count", "integer"), field("flag", "boolean"))
     with pytest.raises(InputError) as caught:
-        check_values(fields, {"count": "1", "mesage": "x"}, subject="input of echo@1.0.0")
+        check_values(fields, {"count": "1", "mesage": "x"}, subject="echo@1.0.0")
     text = str(caught.value)
     assert "input `message` of echo@1.0.0 is missing" in text
     assert "input `count` of echo@1.0.0 must be an integer" in text
@@ -118,16 +118,16 @@ def test_all_faults_are_told_at_once() -> None:
 
 def test_many_faults_are_cut() -> None:
     with pytest.raises(InputError) as caught:
-        check_values((), {f"n{index}": 1 for index in range(1000)}, subject="input of echo@1.0.0")
+        check_values((), {f"n{index}": 1 for index in range(1000)}, subject="echo@1.0.0")
     assert "and 980 more" in caught.value.message
     assert caught.value.remedy == "declared: nothing"
 
 
 def test_outputs_are_called_outputs() -> None:
     with pytest.raises(InputError, match=r"output `x` of echo@1\.0\.0 must be a string"):
-        check_values((field(),), {"x": 1}, subject="output of echo@1.0.0")
+        check_values((field(),), {"x": 1}, subject="echo@1.0.0", kind="output")
     with pytest.raises(InputError, match=r"the outputs of echo@1.0.0 must be an object, got null"):
-        check_values((field(),), None, subject="output of echo@1.0.0")
+        check_values((field(),), None, subject="echo@1.0.0", kind="output")
 
 
 def test_defaults_stand_in_and_are_copied() -> None:
@@ -136,23 +136,21 @@ def test_defaults_stand_in_and_are_copied() -> None:
         field("b", required=False),
         field("c", "integer", required=False, default=0),
     )
-    first = check_values(fields, {"c": None}, subject="input of s")
+    first = check_values(fields, {"c": None}, subject="s")
     assert first == {"a": [1], "b": None, "c": 0}
     first["a"].append(2)
-    assert check_values(fields, {}, subject="input of s")["a"] == [1]
-    assert check_values(fields, first, subject="input of s") == first
+    assert check_values(fields, {}, subject="s")["a"] == [1]
+    assert check_values(fields, first, subject="s") == first
 
 
 def test_secret_references_pass_only_where_they_may() -> None:
     reference = {"$secret": "KEY"}
     assert is_secret_reference(reference)
-    checked = check_values((field(),), {"x": reference}, subject="input of s", secrets=True)
+    checked = check_values((field(),), {"x": reference}, subject="s", secrets=True)
     assert checked == {"x": reference}
     assert "must be a string" in fault(field(), reference)
     with pytest.raises(InputError):
-        check_values(
-            (field(),), {"x": {"$secret": "K", "y": 1}}, subject="input of s", secrets=True
-        )
+        check_values((field(),), {"x": {"$secret": "K", "y": 1}}, subject="s", secrets=True)
 
 
 def test_file_values() -> None:
@@ -258,7 +256,7 @@ def test_checking_agrees_with_the_json_schema_and_settles(
     before = copy.deepcopy(values)
     schema = jsonschema_rs.Draft202012Validator(fields_schema(fields))
     try:
-        checked = check_values(fields, values, subject="input of s")
+        checked = check_values(fields, values, subject="s")
     except InputError:
         # JSON Schema calls 1.0 an integer; here it is not one.
         assert not schema.is_valid(values) or _has_whole_floats(values)
@@ -266,5 +264,5 @@ def test_checking_agrees_with_the_json_schema_and_settles(
         assert schema.is_valid(values)
         assert schema.is_valid(checked)
         assert list(checked) == [each.name for each in fields]
-        assert check_values(fields, checked, subject="input of s") == checked
+        assert check_values(fields, checked, subject="s") == checked
     assert values == before
