@@ -282,3 +282,18 @@ def test_a_long_chain_is_checked_without_recursion() -> None:
     shuffled = list(graph.items())
     random.Random(7).shuffle(shuffled)
     assert {frozenset(each) for each in find_cycles(dict(shuffled))} == {frozenset(names)}
+
+
+_FRAGMENTS = "${ } inputs . text steps a b outputs secrets KEY ' | upper ( ) [ ] + * ~ $ { is 1 , é"
+_fragments = st.lists(st.sampled_from([*_FRAGMENTS.split(), " "]), max_size=14).map("".join)
+
+
+@given(_fragments, _fragments, _fragments)
+def test_whatever_stands_in_a_workflow_is_checked(inputs: str, when: str, output: str) -> None:
+    document = definition_to_json(parse_workflow(HEAD + step(), "w"))
+    document["steps"][0] |= {"inputs": {"message": inputs, "data": {"x": [inputs]}}, "when": when}
+    document["outputs"] = {"o": output}
+    workflow = workflow_from_json(document)
+    if check_workflow(workflow, None, "w", AGENTS):
+        return
+    assert step_dependencies(workflow).keys() == {"a"}
