@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,41 @@ import pytest
 import swarm
 from swarm.definitions.loading import load_agent
 from swarm.definitions.values import check_values
+from swarm.kernel.errors import RefusedError
+from swarm.kernel.json import JsonObject, JsonValue
 from swarm.kernel.settings import Settings
 from swarm.packages.entry import entry_tuple
 from swarm.sandbox.linux.backend import NamespaceBackend
-from swarm.sandbox.ports import InputMount, Limits, Program, SandboxRequest
+from swarm.sandbox.ports import CallContext, InputMount, Limits, Program, SandboxRequest
 from tests.integration.catalog.conftest import file_value
 from tests.integration.catalog.repositories import odd_repository
-from tests.integration.sandbox.calling import CONTEXT, RecordingServices
+from tests.integration.catalog.web_server import WebServer
 
 AGENTS = Path(str(swarm.__file__)).parent / "catalog" / "agents"
+
+CONTEXT = CallContext("inv_1", "key_1", "tester", "1.0.0", run_id="run_1", step_id="step")
+
+
+@dataclass
+class RecordingServices:
+    """The host's side of a call, kept for the test to look at."""
+
+    secrets: dict[str, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    def log(self, stream: str, level: str, message: str) -> None:
+        self.lines.append(f"{stream} {level}: {message}")
+
+    def progress(self, fraction: float | None, message: str) -> None:
+        assert fraction is None or 0 <= fraction <= 1
+
+    def event(self, value: JsonValue) -> None:
+        raise AssertionError(f"no agent of the catalog streams: {value}")
+
+    async def request(self, method: str, params: JsonObject) -> JsonValue:
+        if method == "secret" and params["name"] in self.secrets:
+            return self.secrets[params["name"]]
+        raise RefusedError(f"the secret {params.get('name')} is not set")
 
 
 @dataclass
@@ -48,7 +76,7 @@ class SandboxedAgents:
         try:
             inside = given | {n: f"/inputs/{n}" for n in paths}
             result = await sandbox.call(inside, CONTEXT, self.services)
-            assert result.error is None, f"{name}: {result.error}\n{self.services.text}"
+            assert result.error is None, f"{name}: {result.error}\n{self.services.lines}"
             files = {f.name for f in definition.outputs if f.type == "file"}
             handed = {n: self._take(sandbox.outputs_descriptor(), result.outputs[n]) for n in files}
         finally:
@@ -82,6 +110,35 @@ async def test_agents_of_the_network_explain_what_they_lack(sandboxed: Sandboxed
         await sandboxed("http-fetch", url="file:///etc/passwd")
     with pytest.raises(AssertionError, match="ANTHROPIC_API_KEY"):
         await sandboxed("claude-chat", prompt="x")
+
+
+async def test_agents_of_the_network_reach_it_through_the_proxy(
+    tmp_path: Path, web: WebServer
+) -> None:
+    def answer(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        usage = {"input_tokens": 1, "output_tokens": 2}
+        text = {"content": [{"type": "text", "text": "Hi"}], "model": "m", "usage": usage}
+        body = json.dumps(text).encode()
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    web.answer = answer
+    settings = Settings(home=tmp_path / "home", allowed_private_networks=("127.0.0.0/8",))
+    backend = NamespaceBackend(settings)
+    services = RecordingServices(secrets={"ANTHROPIC_API_KEY": "sk-test"})
+    agents = SandboxedAgents(backend, settings, tmp_path, services)
+    try:
+        # `*` means public addresses only, and the proxy's no is not taken for the server's.
+        with pytest.raises(AssertionError, match=r"refused by the egress proxy: .*not public"):
+            await agents("http-fetch", url=web.url)
+        assert web.requests == []
+        chatted = await agents("claude-chat", prompt="x", base_url=web.url)
+        assert (chatted["text"], chatted["output_tokens"]) == ("Hi", 2)
+        assert web.requests[0][2]["x-api-key"] == "sk-test"
+    finally:
+        await backend.close()
 
 
 async def test_repo_report(sandboxed: SandboxedAgents, tmp_path: Path) -> None:

@@ -35,6 +35,14 @@ _HOP_BY_HOP: Final = frozenset(
 transfer-encoding stays."""
 
 
+_PROXY_ERRORS: Final = {
+    400: "http_request_error",
+    403: "http_request_denied",
+    502: "destination_unavailable",
+}
+"""Kinds of refusal by status, as RFC 9209 section 2.3 names them."""
+
+
 class Refusal(Exception):
     """A request that is not served. ``message`` is for the agent's author."""
 
@@ -89,6 +97,8 @@ class Exchange:
             headers=[
                 ("Content-Type", "text/plain; charset=utf-8"),
                 ("Content-Length", str(len(body))),
+                # RFC 9209: tells the proxy's own answer from one of the host that was asked.
+                ("Proxy-Status", f"swarm; error={_PROXY_ERRORS[refusal.status]}"),
                 ("Connection", "close"),
             ],
         )

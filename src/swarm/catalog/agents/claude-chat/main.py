@@ -143,7 +143,7 @@ def send(request: urllib.request.Request, deadline: float) -> bytes:
         raise RetryableError(f"no connection to {host}: {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         if "Tunnel connection failed: 403" in str(error):
-            raise ApiError(f"the egress proxy refused {host}: it is not granted") from None
+            raise ApiError(f"the egress proxy refused the connection: {error}") from None
         raise RetryableError(
             f"the connection to {host} broke: {error or type(error).__name__}"
         ) from None

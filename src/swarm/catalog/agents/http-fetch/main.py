@@ -20,6 +20,8 @@ from urllib.parse import urljoin, urlsplit
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BODYLESS = frozenset({"GET", "HEAD"})
 CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
+TUNNEL_REFUSED = "Tunnel connection failed: 403 "
+"""How http.client begins the message when a proxy refuses a CONNECT."""
 CHUNK_BYTES = 64 * 1024
 TOKEN_CHARACTERS = frozenset(
     "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -200,9 +202,10 @@ def exchange(request: Request, deadline: float, timeout: float, max_bytes: int) 
     try:
         with make_opener().open(message, timeout=remaining) as response:
             body, truncated = read_body(response, max_bytes, deadline, too_late)
-            return Answer(
-                response.status, response.reason or "", join_headers(response), body, truncated
-            )
+            headers = join_headers(response)
+            if headers.get("proxy-status", "").startswith("swarm;"):
+                raise FetchError(f"refused by the egress proxy: {body.decode().strip()}")
+            return Answer(response.status, response.reason or "", headers, body, truncated)
     except TimeoutError:
         raise FetchError(too_late) from None
     except urllib.error.URLError as error:
@@ -275,8 +278,8 @@ def declared_charset(content_type: str) -> str:
 def explain(reason: object) -> str:
     """What a network error means, with the remedy where one is known."""
     text = str(reason) or type(reason).__name__
-    if "Tunnel connection failed: 403" in text:
-        return "the egress proxy refused it: the host is not among those granted to this agent"
+    if text.startswith(TUNNEL_REFUSED):
+        return f"refused by the egress proxy: {text[len(TUNNEL_REFUSED) :]}"
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return f"its certificate is not trusted ({text})"
     if "Network is unreachable" in text or "Name or service not known" in text:
