@@ -24,7 +24,7 @@ from swarm.kernel.settings import Settings
 from swarm.packages.dependencies import PythonDependencies, read_dependencies
 from swarm.packages.installers import Installer, NodeInstaller, PythonInstaller
 from swarm.packages.interpreters import find_node, python_program
-from swarm.packages.locks import exclusive
+from swarm.packages.locks import exclusive, run_to_end
 from swarm.packages.package import MANIFEST, Package
 from swarm.packages.processes import InstallerRun
 
@@ -123,10 +123,10 @@ class EnvironmentInstaller:
     ) -> None:
         with self._scratch(digest) as scratch:
             await installer.install(lock, scratch)
-            await asyncio.to_thread(self._finish, scratch, identity)
+            await run_to_end(self._finish, scratch, identity)
             target = self.path(digest)
             if target.exists():
-                await asyncio.to_thread(shutil.rmtree, target)
+                await run_to_end(shutil.rmtree, target)
             scratch.rename(target)
 
     def _finish(self, folder: Path, identity: JsonObject) -> None:

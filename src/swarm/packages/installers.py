@@ -183,14 +183,13 @@ def find_npm(node: Path) -> tuple[str, ...]:
         DependencyError: there is none.
     """
     on_path = shutil.which("npm")
-    programs = [node.with_name("npm"), *([Path(on_path)] if on_path else [])]
-    modules = [
-        node.parent.parent / "lib" / "node_modules",
-        node.parent / "lib" / "node_modules",
-        node.parent / "node_modules",
+    prefix = node.parent.parent
+    scripts = [
+        # Debian's and nodejs.org's layout; then that of a wheel, where links became files.
+        node.with_name("npm").resolve(),
+        prefix / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js",
+        *([Path(on_path).resolve()] if on_path else []),
     ]
-    scripts = [program.resolve() for program in programs if program.exists()]
-    scripts += [folder / "npm" / "bin" / "npm-cli.js" for folder in modules]
     for script in scripts:
         if script.suffix == ".js" and script.is_file():
             return (str(node), str(script))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from swarm.kernel.errors import UnavailableError
+
+Result = TypeVar("Result")
 
 RETRY_SECONDS = 0.05
 """Pause between two tries for a lock. Trying keeps the wait cancellable, which a thread blocked in
@@ -38,6 +41,21 @@ async def exclusive(path: Path) -> AsyncIterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+async def run_to_end(function: Callable[..., Result], *arguments: object) -> Result:
+    """Run ``function`` in a thread and wait for it even when cancelled.
+
+    A thread cannot be stopped: whoever holds a lock must not let go of it while one still writes.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # looked at; the cancellation is what counts
+        raise
 
 
 def _try_lock(descriptor: int) -> bool:

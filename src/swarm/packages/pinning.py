@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from swarm.kernel.home import Home
 from swarm.kernel.settings import Settings
 from swarm.packages.folders import read_folder, write_tree
 from swarm.packages.ignoring import Ignored
-from swarm.packages.locks import exclusive
+from swarm.packages.locks import exclusive, run_to_end
 from swarm.packages.package import Package, package_digest
 
 
@@ -33,7 +32,7 @@ class PinnedPackages:
             UnavailableError: the copy cannot be written.
         """
         async with exclusive(self._root / ".locks" / package.digest):
-            return await asyncio.to_thread(self._pin, package)
+            return await run_to_end(self._pin, package)
 
     def _pin(self, package: Package) -> Path:
         target = self.path(package.digest)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from swarm.kernel.errors import DefinitionError, NotFoundError, Problem, UnavailableError
+from swarm.kernel.errors import DefinitionError, NotFoundError, Problem
 from swarm.kernel.settings import Settings
 from swarm.packages.archive import read_archive
 from swarm.packages.folders import read_folder
 from swarm.packages.ignoring import IGNORE_FILE, MAX_IGNORE_BYTES, Ignored
 from swarm.packages.manifest import read_manifest
 from swarm.packages.package import MANIFEST, Contents, Package, package_digest
+from swarm.packages.places import Kind, absolute, kind_of, unreadable
 
 
 def read_package(path: Path, settings: Settings) -> Package:
@@ -28,37 +28,35 @@ def read_package(path: Path, settings: Settings) -> Package:
         ArchiveError: the archive is damaged or hostile.
         UnavailableError: something cannot be read.
     """
-    path = path.expanduser().absolute()
-    if path.name == MANIFEST and path.is_file():
-        path = path.parent
+    path = absolute(path)
+    kind = kind_of(path)
+    if path.name == MANIFEST and kind is Kind.FILE:
+        path, kind = path.parent, Kind.FOLDER
     contents: Contents
-    if not os.path.lexists(path):
+    if kind is Kind.NOTHING:
         raise NotFoundError(
             "there is no such package",
             where=str(path),
             remedy="give the folder of a package, or an .apkg archive",
         )
-    is_archive = not path.is_dir()
-    if is_archive:
-        contents = read_archive(path, settings)
-    else:
+    if kind is Kind.FOLDER:
         contents = read_folder(path, _own_ignored(path), settings)
+    else:
+        contents = read_archive(path, settings)
     definition = read_manifest(contents, str(path))
     digest = package_digest(contents.files)
-    return Package(definition, digest, contents, path, is_archive)
+    return Package(definition, digest, contents, path, is_archive=kind is not Kind.FOLDER)
 
 
 def _own_ignored(root: Path) -> Ignored:
     file = root / IGNORE_FILE
-    if not file.is_file():
+    if kind_of(file) is not Kind.FILE:
         return Ignored()
     try:
         with file.open("rb") as stream:
             data = stream.read(MAX_IGNORE_BYTES + 1)
     except OSError as error:
-        raise UnavailableError(
-            f"it cannot be read: {error.strerror}", where=str(file), remedy="make it readable"
-        ) from None
+        raise unreadable(file, error) from None
     if len(data) > MAX_IGNORE_BYTES:
         problem = Problem(
             f"it is larger than {MAX_IGNORE_BYTES} bytes", str(file), remedy="use fewer patterns"

@@ -11,7 +11,7 @@ from swarm.definitions.agent import PermissionsDefinition
 from swarm.definitions.loading import agent_from_json, definition_to_json
 from swarm.definitions.values import fields_schema
 from swarm.kernel.clock import now_text
-from swarm.kernel.errors import NotFoundError, RefusedError, SwarmError, UnavailableError
+from swarm.kernel.errors import RefusedError, SwarmError, UnavailableError
 from swarm.kernel.home import Home
 from swarm.kernel.ids import new_id
 from swarm.kernel.settings import Settings
@@ -20,6 +20,7 @@ from swarm.packages.environments import EnvironmentInstaller
 from swarm.packages.host import check_host
 from swarm.packages.package import MANIFEST, Package
 from swarm.packages.pinning import PinnedPackages
+from swarm.packages.places import children_with
 from swarm.packages.reading import read_package
 from swarm.packages.references import NothingRegistered, choose_version, split_reference
 from swarm.sandbox.ports import Program
@@ -124,10 +125,10 @@ class AgentCatalog:
         """Register every folder in ``folder`` that has a manifest; one failure stops no other.
 
         Raises:
-            NotFoundError: there is no such folder.
+            NotFoundError: there is no such folder; UnavailableError: it cannot be read.
         """
         results: list[RegisteredAgent | FailedRegistration] = []
-        for path in children_with(folder, MANIFEST):
+        for path in await asyncio.to_thread(children_with, folder, MANIFEST):
             try:
                 results.append(await self.register(path, grant=grant, on_progress=on_progress))
             except SwarmError as error:
@@ -251,19 +252,6 @@ def beyond(
         for name, values in requested.items()
     }
     return {name: values for name, values in more.items() if values}
-
-
-def children_with(folder: Path, file: str) -> list[Path]:
-    """The folders directly in ``folder`` that hold ``file``, by name.
-
-    Raises:
-        NotFoundError: there is no such folder.
-    """
-    if not folder.is_dir():
-        raise NotFoundError(
-            "there is no such folder", where=str(folder), remedy="give a folder that is there"
-        )
-    return sorted(child for child in folder.iterdir() if (child / file).is_file())
 
 
 _AGENTS = NothingRegistered("agent", "swarm agent list", "swarm agent register <folder>")

@@ -19,13 +19,13 @@ from swarm.kernel.errors import (
     NotFoundError,
     Problem,
     SwarmError,
-    UnavailableError,
 )
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import dump_bytes
 from swarm.kernel.settings import Settings
+from swarm.packages.places import Kind, absolute, children_with, kind_of, unreadable
 from swarm.packages.references import NothingRegistered, choose_version, split_reference
-from swarm.packages.registration import AgentCatalog, FailedRegistration, children_with
+from swarm.packages.registration import AgentCatalog, FailedRegistration
 from swarm.packages.scaffold import WORKFLOW_FILE
 from swarm.store.ports import WorkflowRegistry
 from swarm.store.records import DEFAULT_PROJECT, WorkflowRecord
@@ -88,10 +88,10 @@ class WorkflowCatalog:
         """Register every folder in ``folder`` that has a workflow; one failure stops no other.
 
         Raises:
-            NotFoundError: there is no such folder.
+            NotFoundError: there is no such folder; UnavailableError: it cannot be read.
         """
         results: list[RegisteredWorkflow | FailedRegistration] = []
-        for path in children_with(folder, WORKFLOW_FILE):
+        for path in await asyncio.to_thread(children_with, folder, WORKFLOW_FILE):
             try:
                 results.append(await self.register(path))
             except SwarmError as error:
@@ -186,9 +186,9 @@ _WORKFLOWS = NothingRegistered(
 
 
 def _workflow_file(path: Path) -> Path:
-    path = path.expanduser().absolute()
-    file = path / WORKFLOW_FILE if path.is_dir() else path
-    if not file.is_file():
+    path = absolute(path)
+    file = path / WORKFLOW_FILE if kind_of(path) is Kind.FOLDER else path
+    if kind_of(file) is not Kind.FILE:
         raise NotFoundError(
             "there is no such workflow",
             where=str(file),
@@ -203,9 +203,7 @@ def _read(file: Path) -> str:
             data = stream.read(MAX_SOURCE_BYTES + 1)
         return data.decode("utf-8-sig")
     except OSError as error:
-        raise UnavailableError(
-            f"it cannot be read: {error.strerror}", where=str(file), remedy="make it readable"
-        ) from None
+        raise unreadable(file, error) from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         problem = Problem("it is not UTF-8 text", str(file), line, remedy="save it as UTF-8")

@@ -185,6 +185,17 @@ async def test_a_lock_in_the_package_is_obeyed(
     assert "hash" in caught.value.message.lower()
 
 
+async def test_a_lock_that_lacks_something_needed_installs_nothing_else(
+    installer: EnvironmentInstaller, write_package: WritePackage, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "in").write_text("python-dateutil==2.9.0.post0\n")
+    options = ["-q", "--no-header", "--generate-hashes", "--no-deps"]
+    lock = await output_of(*find_uv(), "pip", "compile", *options, str(tmp_path / "in"))
+    source = write_package(files={"requirements.lock": lock})
+    with pytest.raises(DependencyError, match="six"):
+        await installer.install(read_package(source, settings))
+
+
 async def test_what_no_registry_has_is_told_with_the_installers_words(
     agents: AgentCatalog, write_package: WritePackage, home: Home
 ) -> None:
@@ -302,3 +313,16 @@ def test_a_missing_installer_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(DependencyError, match="uv") as caught:
         find_uv()
     assert caught.value.remedy
+
+
+def test_npm_is_the_one_that_came_with_the_node(tmp_path: Path) -> None:
+    node = tmp_path / "wheel/bin/node"
+    node.parent.mkdir(parents=True)
+    (node.parent / "npm").write_text("#!/usr/bin/env node\n")
+    script = tmp_path / "wheel/lib/node_modules/npm/bin/npm-cli.js"
+    script.parent.mkdir(parents=True)
+    script.write_text("")
+    assert find_npm(node) == (str(node), str(script))
+    (node.parent / "npm").unlink()
+    (node.parent / "npm").symlink_to(script)
+    assert find_npm(node) == (str(node), str(script.resolve()))

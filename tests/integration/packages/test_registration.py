@@ -66,6 +66,7 @@ async def test_modes_do_not_depend_on_the_umask(
         record = (await agents.register(source)).record
     finally:
         os.umask(before)
+    assert stat.S_IMODE(Path(record.path).stat().st_mode) == 0o755
     assert stat.S_IMODE((Path(record.path) / "lib").stat().st_mode) == 0o755
     assert stat.S_IMODE((Path(record.path) / "lib/x").stat().st_mode) == 0o644
 

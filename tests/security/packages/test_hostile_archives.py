@@ -190,6 +190,14 @@ def test_stray_bytes_anywhere(tmp_path: Path) -> None:
         assert "stray or shared bytes after" in refused(bytes(padded), tmp_path)
 
 
+def test_bytes_before_the_first_member(tmp_path: Path) -> None:
+    data = bytearray(b"junk" + archive_bytes(("a", b"x")))
+    entry, end = data.index(b"PK\1\2"), data.index(b"PK\5\6")
+    data[entry + 42 : entry + 46] = struct.pack("<L", 4)
+    data[end + 16 : end + 20] = struct.pack("<L", entry)
+    assert "stray or shared bytes before" in refused(bytes(data), tmp_path)
+
+
 def test_a_comment_that_hides_an_archive(tmp_path: Path) -> None:
     buffer = io.BytesIO(archive_bytes(("a", b"x")))
     with zipfile.ZipFile(buffer, "a") as archive:
