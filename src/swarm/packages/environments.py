@@ -23,10 +23,10 @@ from swarm.kernel.json import JsonObject, dump_bytes
 from swarm.kernel.settings import Settings
 from swarm.packages.dependencies import PythonDependencies, read_dependencies
 from swarm.packages.installers import Installer, NodeInstaller, PythonInstaller
-from swarm.packages.interpreters import find_node, python_program
 from swarm.packages.locks import exclusive, run_to_end
 from swarm.packages.package import MANIFEST, Package
 from swarm.packages.processes import InstallerRun
+from swarm.sandbox.interpreters import find_node, python_program
 
 MARKER = "environment.json"
 """Says what the environment was made for; written when all else is there."""

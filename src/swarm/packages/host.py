@@ -7,7 +7,7 @@ import shutil
 from swarm.definitions.agent import AgentDefinition
 from swarm.kernel.errors import UnavailableError
 from swarm.kernel.settings import Settings
-from swarm.packages.interpreters import find_node, python_program
+from swarm.sandbox.interpreters import find_node, python_program
 
 
 def check_host(definition: AgentDefinition, settings: Settings) -> None:

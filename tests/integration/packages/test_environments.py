@@ -23,6 +23,7 @@ from swarm.packages.package import Package
 from swarm.packages.processes import installer_environment
 from swarm.packages.reading import read_package
 from swarm.packages.registration import AgentCatalog
+from swarm.sandbox.interpreters import find_node
 
 WritePackage = Any
 NODE_MANIFEST = "name: {name}\nversion: {version}\nruntime:\n  type: node\n  entry: main.js\n"
@@ -233,7 +234,7 @@ async def test_the_time_limit_kills_the_installer(
 
 
 async def test_node_dependencies_are_locked_and_installed(
-    agents: AgentCatalog, write_package: WritePackage
+    agents: AgentCatalog, write_package: WritePackage, settings: Settings
 ) -> None:
     source = write_package(
         manifest=NODE_MANIFEST, files=node_files(dependencies={"is-number": "^7.0.0"})
@@ -243,7 +244,8 @@ async def test_node_dependencies_are_locked_and_installed(
     assert environment is not None
     modules = environment / "node_modules"
     code = f"console.log(require({str(modules / 'is-number')!r})(7))"
-    assert await output_of("node", "-e", code) == "true\n"
+    node = str(find_node(settings).program)
+    assert await output_of(node, "-e", code) == "true\n"
     assert not (Path(result.record.path) / "node_modules").exists()
 
 
@@ -253,7 +255,8 @@ async def test_a_lock_of_npm_in_the_package_is_obeyed(
     files = node_files(dependencies={"is-number": "^7.0.0"}, devDependencies={"is-odd": "3.0.1"})
     (tmp_path / "package.json").write_text(files["package.json"])
     await output_of(
-        *("npm", "install", "--package-lock-only", "--ignore-scripts", "--no-audit"),
+        *find_npm(find_node(settings).program),
+        *("install", "--package-lock-only", "--ignore-scripts", "--no-audit"),
         folder=tmp_path,
     )
     files["package-lock.json"] = (tmp_path / "package-lock.json").read_text()
