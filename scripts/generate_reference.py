@@ -27,6 +27,11 @@ from swarm.definitions.agent import AgentDefinition
 from swarm.definitions.fields import IDENTIFIER_PATTERN, NAME_PATTERN, VERSION_PATTERN
 from swarm.definitions.schemas import agent_schema, workflow_schema
 from swarm.definitions.workflow import WorkflowDefinition
+from swarm.expressions.expression import MAX_JOINTS
+from swarm.expressions.meter import MAX_MADE
+from swarm.expressions.scanner import MAX_EXPRESSION_LENGTH, MAX_NESTING
+from swarm.expressions.template import compile_template
+from swarm.expressions.vocabulary import FILTERS, FILTERS_TO_MAP, TESTS, Word
 from swarm.kernel import errors
 from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import ENVIRONMENT_PREFIX, SECRET_PREFIX, Settings
@@ -69,6 +74,7 @@ def pages() -> dict[str, str]:
         "workflow-manifest.md": GENERATED
         + manifest_page("workflow.yaml", WorkflowDefinition, "schemas/workflow.schema.json"),
         "errors.md": GENERATED + errors_page(),
+        "expressions.md": GENERATED + expressions_page(),
         "database.md": GENERATED + database_page(),
         "schemas/agent.schema.json": json_page(agent_schema()),
         "schemas/workflow.schema.json": json_page(workflow_schema()),
@@ -85,6 +91,7 @@ def index_page() -> str:
         ("[agent-manifest.md](agent-manifest.md)", "every key of `agent.yaml`"),
         ("[workflow-manifest.md](workflow-manifest.md)", "every key of `workflow.yaml`"),
         ("[schemas/](schemas/)", "both manifests as JSON Schema, for editors"),
+        ("[expressions.md](expressions.md)", "what may stand inside `${...}`"),
         ("[errors.md](errors.md)", "exit codes and error codes"),
         ("[database.md](database.md)", "tables and columns of `registry.db`"),
     ]
@@ -223,6 +230,37 @@ def show_default(field: FieldInfo) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return f"`{value if isinstance(value, str | Path) else json.dumps(value)}`"
+
+
+def expressions_page() -> str:
+    def words(vocabulary: dict[str, Word]) -> list[Sequence[str]]:
+        rows: list[Sequence[str]] = []
+        for name, word in sorted(vocabulary.items()):
+            template = compile_template("${" + word.example + "}", where=name)
+            gives = json.dumps(template.evaluate({"inputs": {}}))
+            rows.append((f"`{name}`", word.meaning, f"`{word.example}`", f"`{gives}`"))
+        return rows
+
+    return (
+        "# Expressions\n\n"
+        "What may stand inside `${...}`; [the concept](../concepts/workflows-and-expressions.md) "
+        "says where and how.\n\n"
+        "Values: names with dots (`inputs.text`), `rows[0]`, `rows[1:]`, text in quotes, numbers, "
+        "`true`, `false`, `none`, `[1, 2]`, `{'key': 1}`. From tight to loose: filters `|` and "
+        "tests `is`, `-x`, `**`, `* / // %`, `~` (joins as text), `+ -`, comparisons and `in`, "
+        "`not`, `and`, `or`, `a if b else c`.\n\n"
+        "There are no functions, methods or statements. `*` takes numbers only, `~` no null. "
+        "A name that is not there is an error, except before `is defined` and `default`.\n\n"
+        f"An expression has at most {MAX_EXPRESSION_LENGTH} characters, {MAX_NESTING} brackets "
+        f"inside each other and {MAX_JOINTS} of `+` and `~`; what a template makes is at most "
+        f"{MAX_MADE // 2**20} MiB, and the setting `SWARM_EXPRESSION_FUEL` bounds its steps.\n\n"
+        "## Filters\n\n"
+        + table(("filter", "gives", "example", "result"), words(FILTERS))
+        + "\n`map` applies only filters that make an entry no larger: "
+        + ", ".join(f"`{name}`" for name in sorted(FILTERS_TO_MAP))
+        + ".\n\n## Tests\n\nArguments of tests stand in brackets.\n\n"
+        + table(("test", "true for", "example", "result"), words(TESTS))
+    )
 
 
 def errors_page() -> str:

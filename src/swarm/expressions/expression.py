@@ -8,26 +8,26 @@ mappings that the expression makes; that is found out here, and is an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import minijinja
 
-from swarm.expressions.filters import (
+from swarm.expressions.filters import OWN_FILTERS
+from swarm.expressions.frozen import FrozenArray, FrozenObject, freeze, thaw
+from swarm.expressions.guards import guard_operators
+from swarm.expressions.meter import FilterError
+from swarm.expressions.scanner import Embedded, Token
+from swarm.expressions.vocabulary import (
     FILTERS,
     FILTERS_TO_MAP,
-    OWN_FILTERS,
     REMOVED_FILTERS,
     REMOVED_GLOBALS,
     REMOVED_TESTS,
     TESTS,
 )
-from swarm.expressions.frozen import FrozenArray, FrozenObject, freeze, thaw
-from swarm.expressions.guards import guard_operators
-from swarm.expressions.meter import FilterError
-from swarm.expressions.scanner import Embedded, Token
 from swarm.kernel.errors import ExpressionError, nearest_names
 from swarm.kernel.json import JsonValue
 
@@ -285,7 +285,7 @@ def _check_call(tokens: tuple[Token, ...], index: int, expression: Expression) -
         )
 
 
-def _check_known(name: str, kind: str, known: frozenset[str], expression: Expression) -> None:
+def _check_known(name: str, kind: str, known: Collection[str], expression: Expression) -> None:
     if name in known:
         return
     nearest = nearest_names(name, known)

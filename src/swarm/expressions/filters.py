@@ -1,4 +1,4 @@
-"""The filters and tests of the expression language.
+"""The filters that are made here, in place of MiniJinja's.
 
 MiniJinja's own filters that make text are replaced, because they let a short expression ask for
 more memory than the machine has (``'%999999999d'|format(1)``, ``[1]|batch(999999999, 0)``, or
@@ -140,29 +140,3 @@ OWN_FILTERS: dict[str, Callable[..., Any]] = {
     NUMBER_GUARD: _number_guard,
     TEXT_GUARD: _text_guard,
 }
-
-_NATIVE_FILTERS = (
-    "abs bool chain count d default dictsort first float groupby int items last length list map "
-    "max min reject rejectattr reverse round select selectattr sort sum unique zip"
-)
-_MAPPED_FILTERS = (
-    "abs bool capitalize count dictsort first float int items join last length lines list lower "
-    "max min replace reverse round sort split string sum title tojson trim unique upper urlencode"
-)
-_TESTS = (
-    "boolean defined divisibleby endingwith eq equalto even false float ge greaterthan gt in "
-    "integer iterable le lessthan lower lt mapping ne none number odd sameas sequence startingwith "
-    "string true undefined upper"
-)
-
-FILTERS_TO_MAP = frozenset(_MAPPED_FILTERS.split())
-"""What ``map`` may apply: filters whose result is not larger than what one element holds."""
-
-FILTERS = frozenset(_NATIVE_FILTERS.split()) | {
-    name for name in OWN_FILTERS if name not in (NUMBER_GUARD, TEXT_GUARD)
-}
-TESTS = frozenset(_TESTS.split())
-
-REMOVED_FILTERS = ("attr", "batch", "e", "escape", "format", "indent", "pprint", "safe", "slice")
-REMOVED_TESTS = ("escaped", "filter", "safe", "test")
-REMOVED_GLOBALS = ("cycler", "debug", "dict", "joiner", "namespace", "range")

@@ -97,6 +97,7 @@ def failure(value: Any) -> str:
         ("${inputs.in - 1 * 2}", 5),
         ("${2 * 1e-1 * -inputs.count}", -1),
         ("${'n' ~ inputs.count * 2 ~ '-' ~ inputs.list}", "n10-[3,1,2]"),
+        ("${2 * 3 ** 2 * -1 ** 2}", 18),
         ("${'s' ~ 't' in ['st']}", True),
         ("${inputs.count * 2 not in [10]}", False),
         ("${(inputs.count * 2) is divisibleby(5)}", True),
