@@ -28,6 +28,10 @@ class LogBudget:
         self._left -= size
         return True
 
+    def cut(self, size: int) -> None:
+        """Count bytes cut from a line, which says so itself."""
+        self.received += size
+
     def drop(self, size: int) -> None:
         """Count bytes that are thrown away unread."""
         self.received += size
@@ -73,7 +77,7 @@ class LineCutter:
     def _finish(self, ending: int) -> None:
         if self._budget.take(len(self._line) + ending):
             self._emit(line_text(bytes(self._line), self._cut))
-        self._budget.drop(self._cut)
+        self._budget.cut(self._cut)
         self._line.clear()
         self._cut = 0
 

@@ -11,13 +11,7 @@ from typing import Final
 
 from swarm.kernel.json import JsonObject
 from swarm.sandbox.log_lines import LineCutter, LogBudget
-from swarm.sandbox.ports import (
-    GuestServices,
-    InvocationResult,
-    Limits,
-    Outcome,
-    ResourceUsage,
-)
+from swarm.sandbox.ports import GuestServices, Limits
 from swarm.sandbox.wire import Answer, HostWire
 
 _CHUNK: Final = 64 * 1024
@@ -121,22 +115,3 @@ class GuestSession:
             return True
         asyncio.get_running_loop().remove_reader(descriptor)
         return False
-
-
-def result_of(answer: Answer, usage: ResourceUsage) -> InvocationResult:
-    """What an answer means for the invocation."""
-    if answer.kind is None:
-        return InvocationResult(Outcome.OK, outputs=answer.outputs, usage=usage)
-    outcome = Outcome.OOM if answer.kind == "oom" else Outcome.ERROR
-    return InvocationResult(
-        outcome,
-        error=answer.message,
-        error_code=answer.kind if answer.kind in _CODES else "error",
-        traceback=answer.traceback,
-        usage=usage,
-    )
-
-
-_CODES: Final = frozenset(
-    {"error", "bad_output", "output_too_large", "oom", "load", "protocol", "closed"}
-)

@@ -184,6 +184,7 @@ class HostWire(asyncio.Protocol):
             self._break_protocol("a log line without level or message")
             return
         data, limit = text.encode(), self._limits.log_line_bytes
+        self._budget.cut(max(len(data) - limit, 0))
         if self._budget.take(min(len(data), limit)):
             known = level if level in ("debug", "info", "warning", "error") else "info"
             shown = text if len(data) <= limit else line_text(data[:limit], len(data) - limit)

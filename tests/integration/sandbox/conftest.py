@@ -1,4 +1,4 @@
-"""Real packages in real sandboxes."""
+"""Real packages in real sandboxes of the kernel."""
 
 from __future__ import annotations
 
@@ -9,22 +9,16 @@ import pytest
 
 from swarm.kernel.settings import Settings
 from swarm.sandbox.linux.backend import NamespaceBackend
-from swarm.sandbox.ports import SandboxBackend
-from tests.integration.sandbox.calling import Caller
+from tests.contract.sandbox.calling import Caller
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
+async def backend(tmp_path: Path) -> AsyncIterator[NamespaceBackend]:
+    made = NamespaceBackend(Settings(home=tmp_path / "home"))
+    yield made
+    await made.close()
 
 
 @pytest.fixture
-async def sandboxed(home: Path) -> AsyncIterator[SandboxBackend]:
-    backend = NamespaceBackend(Settings(home=home))
-    yield backend
-    await backend.close()
-
-
-@pytest.fixture
-def call(tmp_path: Path, sandboxed: SandboxBackend) -> Caller:
-    return Caller(tmp_path, sandboxed)
+def call(tmp_path: Path, backend: NamespaceBackend) -> Caller:
+    return Caller(tmp_path, backend)

@@ -222,8 +222,12 @@ def drain(produced: Any, context: Context) -> Any:
             context.emit(value)
 
 
-def failure_of(error: BaseException) -> Failure:
-    """What the host is told of an exception that left the handler."""
+def failure_of(error: BaseException, machinery: tuple[str, ...] = ()) -> Failure:
+    """What the host is told of an exception that left the handler.
+
+    Args:
+        machinery: files beside the guest's own whose frames say nothing to the agent's author.
+    """
     if isinstance(error, Failure):
         return error
     if isinstance(error, SystemExit):
@@ -231,18 +235,18 @@ def failure_of(error: BaseException) -> Failure:
     name = type(error).__qualname__
     text = str(error)
     kind = "oom" if isinstance(error, MemoryError) else "error"
-    return Failure(kind, printable(f"{name}: {text}" if text else name), _trace(error))
+    return Failure(kind, printable(f"{name}: {text}" if text else name), _trace(error, machinery))
 
 
-def _trace(error: BaseException) -> str:
+def _trace(error: BaseException, machinery: tuple[str, ...]) -> str:
     summary = traceback.TracebackException.from_exception(error, limit=-50)
     link: traceback.TracebackException | None = summary
     while link is not None:
-        kept = [frame for frame in link.stack if not _is_machinery(frame.filename)]
+        kept = [frame for frame in link.stack if not _is_machinery(frame.filename, machinery)]
         link.stack = traceback.StackSummary.from_list(kept)
         link = link.__cause__ or link.__context__
     return printable("".join(summary.format()))[-_TRACEBACK_LIMIT:]
 
 
-def _is_machinery(filename: str) -> bool:
-    return filename.startswith(_FOLDER) or filename.startswith("<frozen importlib")
+def _is_machinery(filename: str, more: tuple[str, ...]) -> bool:
+    return filename.startswith((_FOLDER, "<frozen importlib", *more))

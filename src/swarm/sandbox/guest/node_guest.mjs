@@ -9,7 +9,7 @@ import https from "node:https";
 import net from "node:net";
 import path from "node:path";
 import tls from "node:tls";
-import { createRequire } from "node:module";
+import { createRequire, register } from "node:module";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { format } from "node:util";
 
@@ -275,7 +275,23 @@ function finishTunnel(socket, target, callback) {
 
 // --- the handler ------------------------------------------------------------------------------
 
+// In a sandbox, /node_modules leads to the environment, which Node finds by itself. Elsewhere, what
+// is not found beside the package is looked up as if the environment imported it.
+function findModulesInEnvironment() {
+  const environment = process.env.SWARM_ENVIRONMENT;
+  if (!environment || fs.existsSync("/node_modules")) return;
+  const parent = JSON.stringify(pathToFileURL(path.join(environment, "package.json")).href);
+  const hook = `export async function resolve(specifier, context, next) {
+    try { return await next(specifier, context); } catch (error) {
+      if (error.code !== "ERR_MODULE_NOT_FOUND" || /^[./]/.test(specifier)) throw error;
+      return next(specifier, { ...context, parentURL: ${parent} });
+    }
+  }`;
+  register(`data:text/javascript,${encodeURIComponent(hook)}`);
+}
+
 async function loadHandler() {
+  findModulesInEnvironment();
   const [file, name = "handler"] = entry.split(":");
   const full = path.resolve(packageFolder, file);
   let module;

@@ -95,6 +95,11 @@ class NamespaceBackend:
             self._tree.close()
             self._tree = None
 
+    @property
+    def zygote_pid(self) -> int | None:
+        """The zygote's process id while one runs."""
+        return None if self._zygote is None else self._zygote.pid
+
     async def _ready(self, request: SandboxRequest) -> tuple[Zygote, plan.HostFacts]:
         """A living zygote that can run this request; starts one where there is none."""
         needs_node = request.program.runtime == "node"

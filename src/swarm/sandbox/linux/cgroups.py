@@ -39,6 +39,11 @@ class Cgroup(Protocol):
         """How many processes the kernel killed for want of memory."""
         ...
 
+    @property
+    def oom_descriptor(self) -> int:
+        """Becomes readable when memory runs out; -1 where the kernel kills the group by itself."""
+        ...
+
     def remove(self) -> None:
         """Remove the group; all its processes are gone. Safe to call twice."""
         ...
@@ -149,9 +154,12 @@ class _TreeV1:
 
 
 class _GroupV1:
+    """The kernel kills one process of it at a time, so the host must be told and kill the rest."""
+
     def __init__(self, memory: Path, pids: Path) -> None:
         self._memory = memory
         self._pids = pids
+        self.oom_descriptor = _watch_oom(memory)
 
     @property
     def process_files(self) -> Sequence[Path]:
@@ -164,6 +172,9 @@ class _GroupV1:
         return _entry(_read(self._memory / "memory.oom_control"), "oom_kill")
 
     def remove(self) -> None:
+        if self.oom_descriptor >= 0:
+            os.close(self.oom_descriptor)
+            self.oom_descriptor = -1
         _remove(self._memory)
         _remove(self._pids)
 
@@ -188,6 +199,8 @@ class _TreeV2:
 
 
 class _GroupV2:
+    oom_descriptor = -1
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
@@ -203,6 +216,14 @@ class _GroupV2:
 
     def remove(self) -> None:
         _remove(self._folder)
+
+
+def _watch_oom(memory: Path) -> int:
+    """An eventfd that counts when the group runs out of memory (cgroup-v1/memory.rst, 10)."""
+    event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    with (memory / "memory.oom_control").open() as control:
+        (memory / "cgroup.event_control").write_text(f"{event} {control.fileno()}")
+    return event
 
 
 def _sweep(parent: Path) -> None:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from swarm import sandbox
 from swarm.kernel.json import JsonObject
+from swarm.sandbox.guests import GUEST, NODE_GUEST, guest_variables, node_options
 from swarm.sandbox.interpreters import Interpreter
 from swarm.sandbox.linux import seccomp
-from swarm.sandbox.ports import Limits, SandboxRequest
+from swarm.sandbox.ports import SandboxRequest
 
 INSIDE_ID: Final = 1000
 """The handler's uid and gid as it sees them."""
 PROXY_PORT: Final = 3128
-WIRE_DESCRIPTOR: Final = 3
-GUEST: Final = Path(sandbox.__file__).parent / "guest"
-NODE_GUEST: Final = "/guest/node_guest.mjs"
+_WIRE_DESCRIPTOR: Final = 3
+_NODE_GUEST: Final = f"/guest/{NODE_GUEST}"
 
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom")
 _MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -99,7 +97,6 @@ _PASSWD: Final = (
     "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
 )
 _GROUP: Final = f"root:x:0:\nagent:x:{INSIDE_ID}:\nnogroup:x:65534:\n"
-_MEBIBYTE: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +157,8 @@ def _links() -> list[list[str]]:
         ["/dev/shm", "/tmp"],
         ["/etc/mtab", "/proc/self/mounts"],
         ["/var/tmp", "/tmp"],
+        # Node looks for modules in every folder above the importing one.
+        ["/node_modules", "/environment/node_modules"],
     ]
     for name in _MERGED:
         folder = Path("/", name)
@@ -182,7 +181,7 @@ def _made_up_files() -> dict[str, str]:
 
 
 def _copies() -> list[list[str]]:
-    copies = [[str(GUEST / "node_guest.mjs"), NODE_GUEST]]
+    copies = [[str(GUEST / NODE_GUEST), _NODE_GUEST]]
     for path in ("/etc/ld.so.cache", "/etc/localtime", "/etc/ssl/openssl.cnf"):
         if Path(path).is_file():
             copies.append([path, path])
@@ -269,7 +268,7 @@ def environment(request: SandboxRequest) -> dict[str, str]:
         "TMPDIR": "/tmp",
         "USER": "agent",
         "LANG": "C.UTF-8",
-        **guest_variables(request),
+        **guest_variables(request, _WIRE_DESCRIPTOR),
         "SWARM_PACKAGE": "/package",
         "SWARM_OUTPUTS": "/outputs",
     }
@@ -277,23 +276,12 @@ def environment(request: SandboxRequest) -> dict[str, str]:
         values["TZ"] = zone
     if program.environment is not None:
         values["SWARM_ENVIRONMENT"] = "/environment"
-        values["PATH"] = f"{'/environment/bin'}:{values['PATH']}"
+        values["PATH"] = f"/environment/bin:{values['PATH']}"
         if program.runtime == "node":
             values["NODE_PATH"] = "/environment/node_modules"
     if request.network:
         values |= proxy_variables(f"http://127.0.0.1:{PROXY_PORT}")
     return values
-
-
-def guest_variables(request: SandboxRequest) -> dict[str, str]:
-    """What every guest reads, whatever it runs in."""
-    program = request.program
-    return {
-        "SWARM_WIRE_FD": str(WIRE_DESCRIPTOR),
-        "SWARM_RUNTIME": program.runtime,
-        "SWARM_ENTRY": json.dumps(program.entry),
-        "SWARM_MAX_OUTPUT_BYTES": str(request.limits.output_bytes),
-    }
 
 
 def proxy_variables(url: str) -> Mapping[str, str]:
@@ -308,10 +296,4 @@ def _program(request: SandboxRequest, facts: HostFacts) -> list[str] | None:
     if request.program.runtime != "node":
         return None
     assert facts.node is not None
-    return [str(facts.node.program), *node_options(request.limits), NODE_GUEST]
-
-
-def node_options(limits: Limits) -> list[str]:
-    """Three quarters of the memory for V8's heap; the rest is for buffers and code."""
-    heap = max(limits.memory_bytes * 3 // 4 // _MEBIBYTE, 16)
-    return [f"--max-old-space-size={heap}"]
+    return [str(facts.node.program), *node_options(request.limits), _NODE_GUEST]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from swarm.kernel.errors import SandboxUnavailable, SwarmError
@@ -17,18 +15,18 @@ from swarm.sandbox.egress.proxy import EgressProxy
 from swarm.sandbox.linux.cgroups import Cgroup
 from swarm.sandbox.linux.channel import Channel
 from swarm.sandbox.linux.remedies import unavailable
-from swarm.sandbox.linux.watchdog import Watchdog
+from swarm.sandbox.linux.watchdog import Watchdog, cpu_seconds_of
 from swarm.sandbox.linux.zygote_client import Ended, SpawnedProcess, Zygote, close_all
 from swarm.sandbox.ports import (
     CallContext,
     GuestServices,
     InvocationResult,
     Isolation,
-    Outcome,
     ResourceUsage,
     SandboxRequest,
 )
-from swarm.sandbox.session import GuestSession, result_of
+from swarm.sandbox.session import GuestSession
+from swarm.sandbox.verdict import Ending, conclude, status_text
 from swarm.sandbox.wire import Answer
 
 _EXIT_GRACE_SECONDS = 0.2
@@ -65,8 +63,10 @@ class NamespaceSandbox:
         self._descriptors: list[int] = []
         self._proxy: EgressProxy | None = None
         self._watchdog: Watchdog | None = None
+        self._out_of_memory: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_called = False
         self._is_killed = False
+        self._killed_cpu_seconds = 0.0
         self._is_destroyed = False
 
     async def become_ready(self) -> None:
@@ -103,11 +103,18 @@ class NamespaceSandbox:
         if self._proxy is not None:
             self._proxy.log_to(services)
         started = time.monotonic()
-        answer, outcome = await self._await_answer(inputs, context, services)
+        answer, is_late = await self._await_answer(inputs, context, services)
         ended = await self._end()
         self._parts.session.drain()
         usage = self._usage(answer, ended, started)
-        return self._result(answer, outcome, ended, usage)
+        ending = Ending(
+            answer,
+            is_late=is_late,
+            is_out_of_memory=self._is_out_of_memory(),
+            status=self._parts.channel.handler_status,
+            loss=None if self._is_killed else _loss(ended),
+        )
+        return conclude(ending, self._parts.request.limits, usage)
 
     def outputs_descriptor(self) -> int:
         return self._descriptors[1]
@@ -149,16 +156,15 @@ class NamespaceSandbox:
 
     async def _await_answer(
         self, inputs: JsonObject, context: CallContext, services: GuestServices
-    ) -> tuple[Answer | None, Outcome | None]:
-        """The answer, or the reason why there is none."""
+    ) -> tuple[Answer | None, bool]:
+        """The answer, if there is one, and whether the time limit passed first."""
         request = self._parts.request
         ended = self._process.ended
         call = asyncio.ensure_future(
             self._parts.session.call(request.program.entry, inputs, context.as_json(), services)
         )
-        waited: list[asyncio.Future[Any]] = [call, ended]
-        if self._watchdog is not None:
-            waited.append(self._watchdog.start())
+        waited: list[asyncio.Future[Any]] = [call, ended, self._out_of_memory]
+        self._watch_memory()
         try:
             done, _ = await asyncio.wait(
                 waited,
@@ -173,21 +179,44 @@ class NamespaceSandbox:
         finally:
             if not call.done():
                 call.cancel()
-            if self._watchdog is not None:
-                self._watchdog.stop()
-        if call in done:
-            return call.result(), None
-        if self._watchdog is not None and self._watchdog.has_struck:
-            return None, Outcome.OOM
-        return None, None if ended in done else Outcome.TIMEOUT
+            self._unwatch_memory()
+        return call.result() if call in done else None, not done
 
     async def _end(self) -> Ended:
         """Kill what is left and wait until it is gone."""
-        if not self._process.ended.done():
+        process = self._process
+        if not process.ended.done():
             self._is_killed = True
-        ended = await self._parts.zygote.kill(self._process)
+            if process.pid.done():
+                # The kernel does not count the time of what it kills along with init.
+                self._killed_cpu_seconds = cpu_seconds_of(process.pid.result())
+        ended = await self._parts.zygote.kill(process)
         self._parts.channel.drain()
         return ended
+
+    def _watch_memory(self) -> None:
+        """Have ``_out_of_memory`` settled when it is, by the kernel's word or by the watchdog's."""
+        group, loop = self._parts.group, asyncio.get_running_loop()
+        if self._watchdog is not None:
+            self._watchdog.start(self._memory_ran_out)
+        elif group is not None and group.oom_descriptor >= 0:
+            loop.add_reader(group.oom_descriptor, self._memory_ran_out)
+
+    def _unwatch_memory(self) -> None:
+        group = self._parts.group
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        elif group is not None and group.oom_descriptor >= 0:
+            asyncio.get_running_loop().remove_reader(group.oom_descriptor)
+
+    def _memory_ran_out(self) -> None:
+        self._unwatch_memory()
+        if not self._out_of_memory.done():
+            self._out_of_memory.set_result(None)
+
+    def _is_out_of_memory(self) -> bool:
+        group = self._parts.group
+        return self._out_of_memory.done() or (group is not None and group.oom_kills() > 0)
 
     def _usage(self, answer: Answer | None, ended: Ended, started: float) -> ResourceUsage:
         group = self._parts.group
@@ -196,56 +225,14 @@ class NamespaceSandbox:
             peak = self._watchdog.peak_bytes
         return ResourceUsage(
             wall_ms=round((time.monotonic() - started) * 1000),
-            cpu_ms=round(ended.cpu_seconds * 1000),
+            cpu_ms=round(max(ended.cpu_seconds, self._killed_cpu_seconds) * 1000),
             peak_memory_bytes=peak,
             output_bytes=answer.size if answer is not None else 0,
             log_bytes=self._parts.session.budget.received,
         )
 
-    def _result(
-        self, answer: Answer | None, outcome: Outcome | None, ended: Ended, usage: ResourceUsage
-    ) -> InvocationResult:
-        if answer is not None and answer.kind is None:
-            return result_of(answer, usage)
-        group = self._parts.group
-        if outcome is Outcome.OOM or (group is not None and group.oom_kills() > 0):
-            return self._out_of_memory(usage)
-        if outcome is Outcome.TIMEOUT:
-            seconds = self._parts.request.limits.timeout_seconds
-            text = f"the handler did not finish within {seconds:g} seconds"
-            return InvocationResult(Outcome.TIMEOUT, None, text, "timeout", usage=usage)
-        if ended.status is None and not (answer is not None and answer.kind != "closed"):
-            text = "the sandbox was lost: the zygote that kept it died"
-            return InvocationResult(Outcome.KILLED, None, text, "killed", usage=usage)
-        if answer is not None and answer.kind == "oom":
-            return replace(self._out_of_memory(usage), traceback=answer.traceback)
-        if answer is None or answer.kind == "closed":
-            return self._exited(answer, ended, usage)
-        return result_of(answer, usage)
 
-    def _out_of_memory(self, usage: ResourceUsage) -> InvocationResult:
-        mebibytes = self._parts.request.limits.memory_bytes // (1024 * 1024)
-        text = f"the handler needed more than its {mebibytes} MiB of memory (/tmp counts too)"
-        return InvocationResult(Outcome.OOM, None, text, "oom", usage=usage)
-
-    def _exited(
-        self, answer: Answer | None, ended: Ended, usage: ResourceUsage
-    ) -> InvocationResult:
-        status = self._parts.channel.handler_status
-        if status is None:
-            if self._is_killed and answer is not None:
-                return InvocationResult(Outcome.ERROR, None, answer.message, "closed", usage=usage)
-            text = f"the sandbox was killed from outside ({_status_text(ended.status or 0)})"
-            return InvocationResult(Outcome.KILLED, None, text, "killed", usage=usage)
-        text = f"the handler ended without an answer: it {_status_text(status)}"
-        return InvocationResult(Outcome.ERROR, None, text, "exited", usage=usage)
-
-
-def _status_text(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
+def _loss(ended: Ended) -> str:
+    if ended.status is None:
+        return "the sandbox was lost: the zygote that kept it died"
+    return f"the sandbox was ended from outside: it {status_text(ended.status)}"

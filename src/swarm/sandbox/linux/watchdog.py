@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,25 +31,22 @@ class Watchdog:
         self._limit = limit
         self._task: asyncio.Task[None] | None = None
         self.peak_bytes = 0
-        self.has_struck = False
-        """Whether the limit was passed."""
 
-    def start(self) -> asyncio.Task[None]:
-        """Watch; the task ends when the limit is passed."""
-        self._task = asyncio.get_running_loop().create_task(self._watch())
-        return self._task
+    def start(self, strike: Callable[[], None]) -> None:
+        """Watch until the limit is passed; ``strike`` is called then."""
+        self._task = asyncio.get_running_loop().create_task(self._watch(strike))
 
     def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
-    async def _watch(self) -> None:
+    async def _watch(self, strike: Callable[[], None]) -> None:
         while True:
             used = sum(map(_used_of_folder, self._folders))
             used += sum(map(memory_of, descendants(self._init)))
             self.peak_bytes = max(self.peak_bytes, used)
             if used > self._limit:
-                self.has_struck = True
+                strike()
                 return
             await asyncio.sleep(INTERVAL_SECONDS)
 
@@ -82,6 +79,18 @@ def memory_of(pid: int) -> int:
     except OSError:
         return 0  # It has ended meanwhile.
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_seconds_of(init: int) -> float:
+    """Processor time of a sandbox's living processes and of those that they have reaped."""
+    ticks = 0
+    for pid in descendants(init):
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            continue  # It has ended meanwhile.
+        ticks += sum(map(int, text.rpartition(")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _used_of_folder(descriptor: int) -> int:

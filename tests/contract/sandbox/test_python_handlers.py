@@ -1,18 +1,17 @@
-"""Python handlers in a sandbox: every form of entry, what they are given, what they give."""
+"""Python handlers: every form of entry, what they are given, what they give."""
 
 from __future__ import annotations
 
 import pytest
 
 from swarm.sandbox.ports import Outcome
-from tests.integration.sandbox.calling import Caller
+from tests.contract.sandbox.calling import Caller
 
 
 async def test_a_function_of_inputs_answers(call: Caller) -> None:
     result = await call("def handler(inputs): return {'twice': inputs['n'] * 2}", {"n": 21})
     assert result.outcome is Outcome.OK
     assert result.outputs == {"twice": 42}
-    assert result.usage.wall_ms > 0
     assert result.usage.output_bytes > 0
 
 
@@ -127,9 +126,10 @@ async def test_an_exception_is_told_with_the_handlers_frames_only(call: Caller) 
     assert (result.outcome, result.error_code) == (Outcome.ERROR, "error")
     assert result.error == "ValueError: no good"
     assert result.traceback is not None
-    assert 'File "/package/main.py"' in result.traceback
+    assert 'main.py", line' in result.traceback
     assert "in inner" in result.traceback
-    assert "guest" not in result.traceback
+    for machinery in ("sandbox/guest", "in_process", "importlib"):
+        assert machinery not in result.traceback
 
 
 async def test_a_package_that_cannot_be_imported_says_why(call: Caller) -> None:

@@ -99,6 +99,10 @@ class Caller:
         program = Program(runtime, entry or (default,), folder, f"digest-{folder}")
         return SandboxRequest(program, limits, **more)
 
+    @staticmethod
+    def with_environment(request: SandboxRequest, environment: Path) -> SandboxRequest:
+        return replace(request, program=replace(request.program, environment=environment))
+
     async def run(self, request: SandboxRequest, inputs: JsonObject) -> InvocationResult:
         sandbox = await self.backend.prepare(request)
         try:

@@ -1,0 +1,29 @@
+"""Every backend serves the same contract."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from swarm.kernel.settings import Settings
+from swarm.sandbox.linux.backend import NamespaceBackend
+from swarm.sandbox.ports import SandboxBackend
+from swarm.sandbox.unisolated import UnisolatedBackend
+from tests.contract.sandbox.calling import Caller
+
+
+@pytest.fixture(params=["sandbox", "none"])
+async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SandboxBackend]:
+    settings = Settings(home=tmp_path / "home")
+    made: SandboxBackend = (
+        NamespaceBackend(settings) if request.param == "sandbox" else UnisolatedBackend(settings)
+    )
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def call(tmp_path: Path, backend: SandboxBackend) -> Caller:
+    return Caller(tmp_path, backend)
