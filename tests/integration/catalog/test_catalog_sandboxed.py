@@ -21,8 +21,9 @@ from swarm.kernel.settings import Settings
 from swarm.packages.entry import entry_tuple
 from swarm.sandbox.linux.backend import NamespaceBackend
 from swarm.sandbox.ports import CallContext, InputMount, Limits, Program, SandboxRequest
+from tests.conftest import Scale
 from tests.integration.catalog.conftest import file_value
-from tests.integration.catalog.repositories import odd_repository
+from tests.integration.catalog.repositories import new_repository, odd_repository
 from tests.integration.catalog.web_server import WebServer
 
 AGENTS = Path(str(swarm.__file__)).parent / "catalog" / "agents"
@@ -166,6 +167,27 @@ async def test_repo_report(sandboxed: SandboxedAgents, tmp_path: Path) -> None:
     html = await sandboxed("repo-html", report=score["report"])
     assert markdown["report"].read_text().startswith("# Repository report: repository\n")
     assert html["report"].read_text().startswith("<!doctype html>")
+
+
+async def test_many_files(sandboxed: SandboxedAgents, tmp_path: Path, scale: Scale) -> None:
+    """The limits of the manifests hold for 50,000 files (``SWARM_TEST_SCALE=full``)."""
+    count = scale(small=2_000, full=50_000)
+    repository = new_repository(tmp_path / "repo")
+    for number in range(count):
+        text = "# TODO\n" * (number % 3) + "x = 1\n" * 40
+        repository.write(f"d{number % 97}/t{number % 7}/f{number}.py", text)
+    repository.commit()
+    path = str(repository.path)
+    files = await sandboxed("repo-files", path=path)
+    assert files["totals"]["files"] == count
+    markers = sum(number % 3 for number in range(count))
+    assert files["totals"]["lines"] == 40 * count + markers
+    debt = await sandboxed("repo-debt", path=path, listing=files["listing"])
+    assert debt["total"] == markers
+    found = await sandboxed(
+        "repo-tests", path=path, listing=files["listing"], documents=files["documents"]
+    )
+    assert found["source_files"] == count
 
 
 async def test_a_worktree_says_why_it_has_no_history(

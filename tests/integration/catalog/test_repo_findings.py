@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,37 @@ def test_debt_is_what_grep_finds(report_on: Any, repository: GitRepository) -> N
     samples = {row["path"]: (row["line"], row["text"]) for row in debt["samples"]["items"]}
     assert samples["wide.cs"][0] == 1
     assert samples["a.py"] == (1, "# TODO one, TODO(ann): two")
+
+
+def test_memory_does_not_grow_with_findings(
+    agents: Any, report_on: Any, repository: GitRepository
+) -> None:
+    repository.write("a.py", "TODO\n" * 800_000)
+    names = ",".join(f'"{number}":""' for number in range(21_000))
+    repository.write("package.json", f'{{"dependencies":{{{names}}}}}')
+    repository.write(
+        "pyproject.toml",
+        "[project]\ndependencies=['a']\nclassifiers=[" + "'License :: x'," * 15_000 + "]",
+    )
+    repository.git("add", ".")
+    files = agents("repo-files", path=str(repository.path))
+    tracemalloc.start()
+    try:
+        debt = agents("repo-debt", path=str(repository.path), listing=files["listing"])
+        assert debt["total"] == 800_000
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak < 16 * 1024**2
+    finally:
+        tracemalloc.stop()
+    report = report_on(repository.path)
+    assert report["dependencies"]["total"] == 20_000
+    problems = {row["path"]: row["reason"] for row in report["dependencies"]["problems"]["items"]}
+    assert problems == {
+        "package.json": "only its first 20,000 entries were read",
+        "pyproject.toml": "not read: there are over 20,000 entries before it",
+    }
+    assert report["licence"]["declared"]["total"] == 30
+    assert len(json.dumps(report["score"]["report"])) < 256 * 1024
 
 
 def test_tests_and_ci(report_on: Any, repository: GitRepository) -> None:

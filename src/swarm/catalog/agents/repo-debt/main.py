@@ -47,14 +47,15 @@ def handler(inputs: Json, context: Any) -> Json:
             path = unquote_to_bytes(row["path"])
             content = reader.read(path, row.get("object", ""), MAX_FILE_BYTES)
             text = narrow(content.data) if content else b""
-            markers = [match.group(1).decode() for match in MARKER.finditer(text)]
+            markers = Counter(match.group(1) for match in MARKER.finditer(text))
+            count = markers.total()
             if row["type"] not in SEARCHED_TYPES:
-                in_prose += len(markers)
+                in_prose += count
                 continue
             lines += row["lines"]
-            kinds.update(markers)
-            if markers:
-                files.append((len(markers), path, first_marker(text)))
+            kinds.update({kind.decode(): times for kind, times in markers.items()})
+            if count:
+                files.append((count, path, first_marker(text)))
             if number % PROGRESS_STEP == 0:
                 context.progress(None, f"{number:,} files")
     finally:

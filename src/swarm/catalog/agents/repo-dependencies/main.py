@@ -22,7 +22,7 @@ LOCKFILES = Path(__file__).with_name("lockfiles.json")
 MAX_DEPENDENCIES = 200
 MAX_FILES = 50
 MAX_PROBLEMS = 20
-MAX_PER_MANIFEST = 5_000
+MAX_ENTRIES = 20_000
 ANY_VERSION = frozenset({"", "*", "latest", "x", ">=0", ">= 0"})
 UNREADABLE = (
     ValueError,
@@ -74,6 +74,7 @@ class Gathered:
         self.problems: list[Json] = []
         self.lockfiles: list[Json] = []
         self.rows: list[Json] = []
+        self.entries = 0
         self._seen: set[tuple[str, str, str]] = set()
         self.names: dict[tuple[str, str], bool] = {}
         self.scopes: dict[str, Counter[str]] = {}
@@ -82,6 +83,9 @@ class Gathered:
         """Read one manifest; a broken one is a problem, not a failure."""
         path = document["shown"]
         count = 0
+        if self.entries >= MAX_ENTRIES:
+            self._problem(path, f"not read: there are over {MAX_ENTRIES:,} entries before it")
+            return
         try:
             for found in form.read(document["text"], document["path"]):
                 if isinstance(found, LockFile):
@@ -90,10 +94,11 @@ class Gathered:
                 if isinstance(found, Partly):
                     self._problem(path, found.reason)
                     continue
-                if count == MAX_PER_MANIFEST:
-                    self._problem(path, f"only the first {count:,} dependencies were read")
+                if self.entries >= MAX_ENTRIES:
+                    self._problem(path, f"only its first {count:,} entries were read")
                     break
                 count += 1
+                self.entries += 1
                 self._add(found, form.ecosystem, path)
         except UNREADABLE as error:
             cut = "it is larger than what is read of a file; " if document["truncated"] else ""

@@ -13,6 +13,7 @@ import re
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def handler(inputs: Json) -> Json:
     for document in documents(inputs["documents"]):
         if document["role"] == "manifest":
             name = document["path"].rpartition("/")[2].lower()
-            values = [clean(value) for value in declarations(name, document["text"])]
+            values = [clean(one) for one in islice(declarations(name, document["text"]), MAX_ITEMS)]
             declared += [{"path": document["shown"], "value": value} for value in values if value]
             continue
         if document["role"] != "licence":
@@ -76,7 +77,7 @@ def recognise(text: str, table: list[Json]) -> list[Json]:
             found[row["id"]] = {key: row[key] for key in ("id", "name", "open_source")}
     if not found:
         by_id = {row["id"]: row for row in table}
-        for tag in SPDX_TAG.findall(text):
+        for tag in SPDX_TAG.findall(text)[:MAX_ITEMS]:
             for one in identifiers(tag):
                 row = by_id.get(without_suffix(one), {"name": one, "open_source": False})
                 name, approved = row["name"], row["open_source"]
