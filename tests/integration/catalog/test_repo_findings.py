@@ -60,6 +60,17 @@ def test_licence_texts(
     assert bool(found["unrecognised"]["items"]) is not bool(expected)
 
 
+def test_code_about_licences_is_none(report_on: Any, repository: GitRepository) -> None:
+    for name in ("licences.json", "license.py", "license-check.sh"):
+        repository.write(name, MIT)
+    for name in ("LICENSE-MIT", "sub/LICENCE.md", "COPYING.lesser", "LICENSES/MIT.txt"):
+        repository.write(name, MIT)
+    repository.git("add", ".")
+    found = report_on(repository.path)["licence"]["licences"]["items"]
+    paths = [row["path"] for row in found]
+    assert paths == ["COPYING.lesser", "LICENSE-MIT", "LICENSES/MIT.txt", "sub/LICENCE.md"]
+
+
 @pytest.mark.parametrize(
     ("file", "expected"),
     [

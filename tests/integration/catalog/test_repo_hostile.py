@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from contextlib import suppress
 from html.parser import HTMLParser
@@ -12,8 +13,11 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from tests.integration.catalog.conftest import CATALOG
 from tests.integration.catalog.repositories import ODD_NAMES, GitRepository, new_repository
 
+COLOUR = re.compile(r"--(\w+): (#[0-9a-f]{6});")
+ROOT_BLOCK = re.compile(r":root \{([^}]*)\}")
 EVIL = "<script>alert(1)</script>"
 EVIL_TEXTS = (
     EVIL,
@@ -224,3 +228,27 @@ def test_markdown_has_no_foreign_markup(report_on: Any, evil: GitRepository) -> 
     summary = report["markdown"]["summary"]
     assert not any(ord(c) < 32 and c != "\n" for c in summary)
     assert len(summary.splitlines()) == 10
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of ``#rrggbb`` (WCAG 2.2)."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_html_has_contrast_in_both_schemes() -> None:
+    style = (CATALOG / "agents" / "repo-html" / "page.css").read_text()
+    schemes = [dict(COLOUR.findall(block)) for block in ROOT_BLOCK.findall(style)]
+    assert len(schemes) == 2
+    for colours in schemes:
+        for text in ("ink", "quiet", "accent", "good", "fair", "poor"):
+            for ground in ("paper", "raised"):
+                assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+        for number in range(8):
+            assert contrast(colours[f"c{number}"], colours["paper"]) >= 3, number

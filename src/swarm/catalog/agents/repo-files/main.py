@@ -19,7 +19,7 @@ from urllib.parse import quote_from_bytes
 
 from counting import count_lines, narrow, says_generated
 from display import shown
-from languages import Language, Languages, Roles
+from languages import OTHER, Language, Languages, Roles
 from repository import Entry, Reader, Repository, open_repository
 from tracked import entries, listable
 
@@ -140,7 +140,7 @@ class Survey:
         if vendored:
             self.totals["vendored_lines"] += lines.total
             return
-        self._note_documents(entry, lines.total)
+        self._note_documents(entry, lines.total, language)
         if generated:
             row["generated"] = True
             self.totals["generated_files"] += 1
@@ -157,10 +157,12 @@ class Survey:
         if len(self._largest) > MAX_LARGEST:
             heapq.heappop(self._largest)
 
-    def _note_documents(self, entry: Entry, lines: int) -> None:
+    def _note_documents(self, entry: Entry, lines: int, language: Language) -> None:
         role = self._roles.document(entry.path)
         depth = entry.path.count(b"/")
-        if role is not None:
+        # licenser.py and licences.json are about licences, not licences.
+        is_code = role == "licence" and language.type != "prose" and language.name != OTHER
+        if role is not None and not is_code:
             self._wanted.append((depth, entry.path, entry.object_id, role))
         customary = self._roles.documentation(entry.path)
         if customary is not None:

@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-PUNCTUATION = re.compile(r"([!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~])")
-HARMLESS = frozenset("%'(),-./:;=?")
-"""Punctuation that means nothing inside a line."""
-LINE_START = re.compile(r"^(\d{1,9}(?=[.)](?:\s|$))|(?=[-=]))")
-"""What would begin a list or underline a heading, where foreign text begins a line."""
+SPECIAL = re.compile(r"[$&*<\[\\\]`|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+"""Punctuation that means something inside a line; an underscore only at a word's edge."""
+LINE_START = re.compile(r"^(\d{1,9}(?=[.)](?:\s|$))|(?=[-+=#>]))")
+"""What would begin a list, a heading or a quotation, where foreign text begins a line."""
 MAX_ROWS = 15
 
 Json = dict[str, Any]
@@ -250,8 +249,7 @@ def more(listed: Json, given: int, what: str) -> Iterator[str]:
 
 def escape(text: str) -> str:
     """Text that means itself in a line of Markdown or a table's cell."""
-    line = plain(text)
-    escaped = PUNCTUATION.sub(lambda m: m[1] if m[1] in HARMLESS else f"\\{m[1]}", line)
+    escaped = SPECIAL.sub(r"\\\g<0>", plain(text))
     escaped = LINE_START.sub(r"\1\\", escaped)
     # Autolinks of the GitHub kind need no brackets; a broken scheme does not start one.
     return escaped.replace("://", "&#58;//").replace("www.", "www&#46;") or "–"
