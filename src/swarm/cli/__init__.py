@@ -1,1 +1,1 @@
-"""Commands: parse, call a service, render."""
+"""The command line: parses, calls a service, renders. Commands are loaded when they are used."""

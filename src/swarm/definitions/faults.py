@@ -211,6 +211,8 @@ def _type_remedy(location: Location, value: JsonValue, expected: list[str]) -> s
         return f"write {'true' if value in ('yes', 'on') else 'false'}"
     if expected[0] in ("an integer", "a number") and isinstance(value, str):
         return "write a number, without quotes or unit"
+    if not location:
+        return "write its keys on lines of their own: `name: ...`, `version: ...`"
     return None
 
 

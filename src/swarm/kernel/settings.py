@@ -99,21 +99,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     Raises:
         InvalidError: an unknown or malformed setting; names the variable or the file's key.
     """
-    environment = os.environ if environment is None else environment
-    values: dict[str, object] = {}
-    origin: dict[str, str] = {}
-    home = Path(environment.get("SWARM_HOME") or "~/.swarm").expanduser().absolute()
-    config_file = home / "config.toml"
-    for name, value in _read_config(config_file).items():
-        values[name], origin[name] = value, str(config_file)
-    for name in Settings.model_fields:
-        variable = ENVIRONMENT_PREFIX + name.upper()
-        if variable in environment:
-            text = environment[variable]
-            is_list = name == "allowed_private_networks"
-            values[name] = tuple(filter(None, text.split(","))) if is_list else text
-            origin[name] = variable
-    values["home"] = home
+    values, origin = _collect(os.environ if environment is None else environment)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -132,11 +118,39 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         ) from None
 
 
+def setting_origins(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Where each setting that has not its default comes from: a variable, or the file's path.
+
+    Raises:
+        InvalidError: ``config.toml`` cannot be read.
+    """
+    return _collect(os.environ if environment is None else environment)[1]
+
+
+def _collect(environment: Mapping[str, str]) -> tuple[dict[str, object], dict[str, str]]:
+    """What is set, unchecked, and the origin of each."""
+    values: dict[str, object] = {}
+    origin: dict[str, str] = {}
+    home = Path(environment.get("SWARM_HOME") or "~/.swarm").expanduser().absolute()
+    config_file = home / "config.toml"
+    for name, value in _read_config(config_file).items():
+        values[name], origin[name] = value, str(config_file)
+    for name in Settings.model_fields:
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        if variable in environment:
+            text = environment[variable]
+            is_list = name == "allowed_private_networks"
+            values[name] = tuple(filter(None, text.split(","))) if is_list else text
+            origin[name] = variable
+    values["home"] = home
+    return values, origin
+
+
 def _read_config(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InvalidError(

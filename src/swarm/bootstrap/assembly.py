@@ -1,0 +1,97 @@
+"""Connects the rooms: one open home, with every service that commands and servers use."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from swarm.bootstrap.backends import Backends
+from swarm.dispatch.local_hosts import LocalHosts
+from swarm.engine.invocations import Invoker
+from swarm.engine.invoker import DirectInvoker
+from swarm.engine.pins import Pins
+from swarm.engine.runs import RunService
+from swarm.kernel.home import Home
+from swarm.kernel.settings import Settings
+from swarm.packages.registration import AgentCatalog
+from swarm.packages.workflows import WorkflowCatalog
+from swarm.store.artifacts import LocalArtifacts
+from swarm.store.ports import ArtifactStore, Store
+from swarm.store.sqlite.store import open_store
+
+
+@dataclass(frozen=True, slots=True)
+class Swarm:
+    """One open home."""
+
+    settings: Settings
+    home: Home
+    store: Store
+    artifacts: ArtifactStore
+    agents: AgentCatalog
+    workflows: WorkflowCatalog
+    runs: RunService
+    invoker: DirectInvoker
+    hosts: LocalHosts
+
+
+@asynccontextmanager
+async def open_swarm(settings: Settings, *, role: str) -> AsyncIterator[Swarm]:
+    """Open the home of ``settings``, made if it is not there, and close it in order.
+
+    Opening neither joins the home's hosts nor starts a sandbox: the first run or invocation does.
+
+    Args:
+        settings: where the home is, and its limits.
+        role: what this process is once it drives runs: ``run`` and the like drive their own,
+            ``worker`` and ``serve`` take over others'.
+
+    Raises:
+        UnavailableError: the home or its database cannot be used.
+    """
+    home = Home(settings.home)
+    home.create()
+    async with AsyncExitStack() as closing:
+        store = await open_store(home.database, settings)
+        closing.push_async_callback(store.close)
+        backends = Backends(settings)
+        closing.push_async_callback(backends.close)
+        artifacts = LocalArtifacts(home.artifacts)
+        agents = AgentCatalog(store, home, settings)
+        workflows = WorkflowCatalog(store, agents, settings)
+        hosts = LocalHosts(home.hosts)
+        pins = Pins(store, agents, workflows, settings.expression_fuel)
+        invoker = Invoker(backends, settings)
+        runs = RunService(
+            store=store,
+            artifacts=artifacts,
+            pins=pins,
+            invoker=invoker,
+            hosts=hosts,
+            home=home,
+            settings=settings,
+            role=role,
+            worker_command=worker_command(settings),
+            on_join=backends.hold,
+        )
+        await closing.enter_async_context(runs)
+        direct = DirectInvoker(
+            store=store,
+            artifacts=artifacts,
+            pins=pins,
+            invoker=invoker,
+            cache=home.cache,
+            settings=settings,
+        )
+        yield Swarm(settings, home, store, artifacts, agents, workflows, runs, direct, hosts)
+
+
+def worker_command(settings: Settings) -> tuple[str, ...]:
+    """The command of a worker for this home that ends when idle.
+
+    ``-P`` keeps the current directory off the path: it may be a stranger's repository.
+    """
+    python = (sys.executable, "-P", "-m", "swarm")
+    return (*python, "worker", "--until-idle", "--home", str(settings.home))

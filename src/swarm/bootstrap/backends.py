@@ -1,0 +1,49 @@
+"""The sandboxes of one process, by isolation level, made when they are first needed."""
+
+from __future__ import annotations
+
+from swarm.dispatch.local_hosts import HostLease
+from swarm.kernel.errors import SandboxUnavailable
+from swarm.kernel.settings import Settings
+from swarm.sandbox.linux.backend import NamespaceBackend
+from swarm.sandbox.ports import Isolation, SandboxBackend
+from swarm.sandbox.unisolated import UnisolatedBackend
+
+
+class Backends:
+    """Gives the backend of a level. A command that runs no agent never starts one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._made: dict[Isolation, SandboxBackend] = {}
+        self._lock_descriptors: tuple[int, ...] = ()
+
+    def hold(self, lease: HostLease) -> None:
+        """Let the sandboxes made from now on keep the host's lock: only when they are gone too
+        may another host take its runs over."""
+        self._lock_descriptors = (lease.lock_descriptor,)
+
+    def __call__(self, level: Isolation) -> SandboxBackend:
+        """
+        Raises:
+            SandboxUnavailable: this installation has no backend of that level.
+        """
+        if level not in self._made:
+            self._made[level] = self._make(level)
+        return self._made[level]
+
+    def _make(self, level: Isolation) -> SandboxBackend:
+        if level is Isolation.SANDBOX:
+            return NamespaceBackend(self._settings, lock_descriptors=self._lock_descriptors)
+        if level is Isolation.NONE:
+            return UnisolatedBackend(self._settings)
+        raise SandboxUnavailable(
+            f"this installation has no sandboxes of level `{level}`",
+            remedy="use `sandbox`, the level that `swarm doctor` reports on",
+        )
+
+    async def close(self) -> None:
+        """Destroy every sandbox and stop what makes them."""
+        for backend in self._made.values():
+            await backend.close()
+        self._made.clear()

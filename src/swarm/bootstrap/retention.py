@@ -1,0 +1,47 @@
+"""Old runs go: their rows, logs and the copies of their files."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from swarm.bootstrap.assembly import Swarm
+from swarm.engine.logs import log_path
+from swarm.kernel.clock import ago_text
+from swarm.kernel.home import Home
+
+SECONDS_PER_DAY = 86_400
+BATCH = 200
+"""Runs deleted at a time, so that no commit blocks other writers for long."""
+
+
+def run_files(home: Home, run_id: str) -> Path:
+    """The folder with readable copies of the files that a run gave."""
+    return home.artifacts / "runs" / run_id
+
+
+async def purge_expired(swarm: Swarm, days: float | None = None, limit: int = BATCH) -> list[str]:
+    """Delete runs that ended longer ago than ``days`` (else the setting), oldest first.
+
+    Args:
+        swarm: the open home.
+        days: None takes the setting ``retention_days``, of which 0 keeps runs for ever.
+        limit: at most so many.
+
+    Returns:
+        The ids of the runs that are gone.
+    """
+    if days is None:
+        days = swarm.settings.retention_days
+        if days == 0:
+            return []
+    purged = await swarm.store.purge_runs(ago_text(days * SECONDS_PER_DAY), limit)
+    await asyncio.to_thread(_remove_files, swarm.home, purged)
+    return purged
+
+
+def _remove_files(home: Home, run_ids: list[str]) -> None:
+    for run_id in run_ids:
+        log_path(home.run_logs, run_id).unlink(missing_ok=True)
+        shutil.rmtree(run_files(home, run_id), ignore_errors=True)

@@ -1,0 +1,84 @@
+"""Arguments that several commands take, with what completes them in a shell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from swarm.bootstrap.assembly import Swarm
+from swarm.cli.context import session
+from swarm.cli.options import Globals
+from swarm.kernel.errors import SwarmError
+from swarm.store.records import RunFilter
+
+COMPLETED_RUNS = 100
+"""Runs that completion looks through, newest first."""
+
+
+class Reference(click.ParamType[str]):
+    """The name of something recorded in the home; completion asks the home."""
+
+    def __init__(
+        self, name: str, candidates: Callable[[Swarm], Awaitable[Iterable[tuple[str, str]]]]
+    ) -> None:
+        self.name = name
+        self._candidates = candidates
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not text.strip():
+            self.fail("it must not be empty", param, ctx)
+        return text
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        options = ctx.find_object(Globals) or Globals()
+        try:
+            found = asyncio.run(self._collect(options))
+        except SwarmError:
+            return []  # a shell that completes has no place for an error
+        return [
+            CompletionItem(value, help=text)
+            for value, text in found
+            if value.startswith(incomplete)
+        ]
+
+    async def _collect(self, options: Globals) -> list[tuple[str, str]]:
+        async with session(options) as swarm:
+            return sorted(set(await self._candidates(swarm)))
+
+
+async def _agents(swarm: Swarm) -> Iterable[tuple[str, str]]:
+    return [(record.name, record.description) for record in await swarm.agents.list()]
+
+
+async def _workflows(swarm: Swarm) -> Iterable[tuple[str, str]]:
+    return [(record.name, record.description) for record in await swarm.workflows.list()]
+
+
+async def _runs(swarm: Swarm) -> Iterable[tuple[str, str]]:
+    runs = await swarm.store.list_runs(RunFilter(limit=COMPLETED_RUNS))
+    return [(run.id, f"{run.workflow_name} {run.status}") for run in runs]
+
+
+AGENT = Reference("agent", _agents)
+WORKFLOW = Reference("workflow", _workflows)
+RUN = Reference("run", _runs)
+
+
+def check_all(paths: Sequence[Path], all_: bool) -> None:
+    """``register`` wants paths, or ``--all`` with at most one folder.
+
+    Raises:
+        click.UsageError
+    """
+    if not paths and not all_:
+        raise click.UsageError("give a PATH, or --all")
+    if all_ and len(paths) > 1:
+        raise click.UsageError("give at most one folder with --all")

@@ -1,0 +1,80 @@
+"""``swarm run``"""
+
+from __future__ import annotations
+
+import click
+
+from swarm.bootstrap.assembly import Swarm
+from swarm.cli.arguments import WORKFLOW
+from swarm.cli.context import asynchronous, session
+from swarm.cli.driving import follow_runs, resume_orphans_elsewhere, tidying
+from swarm.cli.inputs import GivenInputs, add_pairs, read_input, take_paths
+from swarm.cli.isolation import isolation_option, warn_unisolated
+from swarm.cli.options import Globals, SwarmCommand, pass_globals
+from swarm.cli.output import note, print_json, print_lines
+from swarm.cli.viewing import Viewing, viewing_options
+from swarm.definitions.loading import workflow_from_json
+from swarm.engine.api import RunRequest
+from swarm.kernel.errors import ExitCode
+from swarm.sandbox.ports import Isolation
+from swarm.store.records import RunRecord, WorkflowRecord
+
+
+@click.command("run", cls=SwarmCommand)
+@click.argument("workflow", type=WORKFLOW)
+@click.argument("input_json", required=False, metavar="[INPUT]")
+@click.option("-i", "--input", "pairs", multiple=True, metavar="NAME=VALUE", help="One input.")
+@isolation_option
+@viewing_options
+@pass_globals
+@asynchronous
+async def run(
+    options: Globals,
+    workflow: str,
+    input_json: str | None,
+    pairs: tuple[str, ...],
+    isolation: str,
+    detach: bool,
+    viewing: Viewing,
+) -> int:
+    """Run a workflow and show its progress.
+
+    WORKFLOW is `name` or `name@version`. INPUT is a JSON object, @FILE, or - for standard input.
+    An input declared as file or directory takes a local path.
+
+    The result goes to standard output, everything else to standard error. Ctrl-C cancels the run
+    with clean-up; a second one leaves it to be resumed.
+    """
+    level = Isolation(isolation)
+    async with session(options, "run") as swarm, tidying(swarm):
+        values = read_input(input_json, swarm.settings.max_input_bytes)
+        record = await swarm.workflows.resolve(workflow)
+        given = await _inputs(swarm, record, values, pairs)
+        orphans = await swarm.runs.orphans()
+        created = await swarm.runs.create(
+            RunRequest(f"{record.name}@{record.version}", given.values, given.mounts, level)
+        )
+        warn_unisolated(level)
+        if detach:
+            await start_detached(swarm, created, options)
+            return ExitCode.OK
+        await swarm.runs.start(created.id)
+        await resume_orphans_elsewhere(swarm, orphans)
+        return await follow_runs(swarm, [created], viewing)
+
+
+async def _inputs(
+    swarm: Swarm, record: WorkflowRecord, values: dict[str, object], pairs: tuple[str, ...]
+) -> GivenInputs:
+    fields = workflow_from_json(record.definition).inputs
+    return await take_paths(add_pairs(values, pairs, fields), fields, swarm.artifacts)
+
+
+async def start_detached(swarm: Swarm, run_: RunRecord, options: Globals) -> None:
+    """Hand the run to a host that outlives this process, and print its id."""
+    await swarm.runs.start_detached(run_.id)
+    if options.json:
+        print_json({"id": run_.id, "workflow": run_.workflow_name, "status": "pending"})
+    else:
+        print_lines([run_.id])
+        note(f"follow it with: swarm runs logs --follow {run_.id}")

@@ -1,0 +1,229 @@
+"""``swarm runs list|show|logs|cancel|prune``"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import click
+import orjson
+
+from swarm.bootstrap.assembly import Swarm
+from swarm.bootstrap.retention import purge_expired, run_files
+from swarm.cli.arguments import RUN, WORKFLOW
+from swarm.cli.context import asynchronous, session
+from swarm.cli.documents import run_document, run_summary
+from swarm.cli.driving import hint_orphans
+from swarm.cli.files import keep_files
+from swarm.cli.options import Globals, SwarmCommand, pass_globals
+from swarm.cli.output import note, print_json, print_json_line, print_lines
+from swarm.cli.render.results import show_result
+from swarm.cli.render.runs import failure, log_line, run_table, step_table
+from swarm.cli.render.tables import facts
+from swarm.cli.render.values import STATE_COLORS, duration, elapsed_ms, local_time, plural
+from swarm.cli.terminal import stdout
+from swarm.engine.logs import log_path
+from swarm.kernel.errors import ExitCode
+from swarm.kernel.json import JsonObject, dumps
+from swarm.store.records import RunFilter, RunRecord, RunState
+
+
+@click.command("list", cls=SwarmCommand)
+@click.option("--workflow", type=WORKFLOW, help="Only runs of this workflow.")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([str(state) for state in RunState]),
+    help="Only runs in this state; may be given several times.",
+)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--before", type=RUN, metavar="RUN", help="Only runs older than this one.")
+@pass_globals
+@asynchronous
+async def list_(
+    options: Globals, workflow: str | None, states: tuple[str, ...], limit: int, before: str | None
+) -> None:
+    """List runs, newest first."""
+    async with session(options) as swarm:
+        before_id = (await swarm.runs.get(before)).id if before else None
+        wanted = RunFilter(
+            workflow=workflow,
+            states=tuple(RunState(state) for state in states),
+            limit=limit,
+            before_id=before_id,
+        )
+        runs = await swarm.store.list_runs(wanted)
+        await hint_orphans(swarm, options)
+    if options.json:
+        print_json({"runs": [run_summary(run) for run in runs]})
+    elif not runs:
+        note("there are no such runs")
+    else:
+        print_lines(run_table(stdout(), runs))
+        if len(runs) == limit:
+            note(f"older ones: swarm runs list --before {runs[-1].id}")
+
+
+@click.command("show", cls=SwarmCommand)
+@click.argument("run_id", type=RUN, metavar="RUN")
+@click.option(
+    "--save",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Copy the files that the run gave into this folder.",
+)
+@pass_globals
+@asynchronous
+async def show(options: Globals, run_id: str, save: Path | None) -> None:
+    """Show a run's steps, outputs and files.
+
+    RUN is an id or the start of one.
+    """
+    async with session(options) as swarm:
+        run = await swarm.runs.get(run_id)
+        steps = await swarm.store.list_steps(run.id)
+        kept = await keep_files(
+            run.outputs or {},
+            swarm.artifacts,
+            swarm.home,
+            save or run_files(swarm.home, run.id),
+            replace=save is not None,
+        )
+    if options.json:
+        print_json(run_document(run, steps, kept))
+        return
+    terminal = stdout()
+    status = terminal.style(str(run.status), STATE_COLORS.get(run.status), bold=True)
+    print_lines([f"{terminal.style(run.id, bold=True)}  {status}", ""])
+    pairs = [
+        ("workflow", f"{run.workflow_name}@{run.workflow_version}"),
+        ("inputs", dumps(run.inputs)),
+        ("isolation", run.isolation),
+        ("created", local_time(run.created_at)),
+        ("took", duration(elapsed_ms(run.started_at, run.completed_at))),
+        ("retry of", run.parent_run_id or ""),
+        ("error", failure(run)),
+    ]
+    print_lines([*facts(terminal, pairs), "", *step_table(terminal, steps)])
+    if run.outputs:
+        print_lines([""])
+        show_result(terminal, run.outputs, kept)
+
+
+@click.command("logs", cls=SwarmCommand)
+@click.argument("run_id", type=RUN, metavar="RUN")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("--step", help="Only this step's lines.")
+@pass_globals
+@asynchronous
+async def logs(options: Globals, run_id: str, follow: bool, step: str | None) -> int:
+    """Print what a run's agents logged.
+
+    RUN is an id or the start of one. With --json each line is one JSON object (JSON Lines).
+    """
+    async with session(options) as swarm:
+        run = await swarm.runs.get(run_id)
+        names = [record.step_id for record in await swarm.store.list_steps(run.id)]
+        width = max(map(len, names), default=0)
+        terminal = stdout()
+
+        def write(entry: JsonObject) -> None:
+            if step is not None and entry.get("step_id") != step:
+                return
+            if options.json:
+                print_json_line(entry)
+            else:
+                terminal.line(log_line(terminal, entry, width))
+
+        if step is not None and step not in names:
+            raise click.UsageError(f"the run has no step {step}; it has {', '.join(names)}")
+        tail = _Tail(log_path(swarm.home.run_logs, run.id))
+        await _print_log(swarm, run, tail, write, follow)
+    return ExitCode.OK
+
+
+async def _print_log(
+    swarm: Swarm,
+    run: RunRecord,
+    tail: _Tail,
+    write: Callable[[JsonObject], None],
+    follow: bool,
+) -> None:
+    terminal = stdout()
+    if follow:
+        # The file is the source, so no line comes twice; the events only say when to look.
+        events: AsyncIterator[object] = swarm.runs.follow(run.id)
+        async for _ in events:
+            for entry in tail.read():
+                write(entry)
+            terminal.flush()
+    for entry in tail.read():
+        write(entry)
+
+
+class _Tail:
+    """Reads the whole lines that were added to a file since the last time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> Iterator[JsonObject]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        return
+                    self._offset += len(line)
+                    try:
+                        yield orjson.loads(line)
+                    except orjson.JSONDecodeError:
+                        continue  # cut short by a crash, then written on
+        except FileNotFoundError:
+            return
+
+
+@click.command("cancel", cls=SwarmCommand)
+@click.argument("run_ids", nargs=-1, required=True, type=RUN, metavar="RUN...")
+@pass_globals
+@asynchronous
+async def cancel(options: Globals, run_ids: tuple[str, ...]) -> None:
+    """Stop runs, wherever they are driven, with clean-up.
+
+    RUN is an id or the start of one. A run that has ended is left as it is.
+    """
+    async with session(options) as swarm:
+        runs = await asyncio.gather(*(swarm.runs.cancel(run_id) for run_id in run_ids))
+    if options.json:
+        print_json({"runs": [run_summary(run) for run in runs]})
+        return
+    for run in runs:
+        had = "" if run.status is RunState.CANCELLED else "had already ended: "
+        print_lines([f"{run.id} {had}{run.status}"])
+
+
+@click.command("prune", cls=SwarmCommand)
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    metavar="DAYS",
+    help="Days since the run ended; by default the setting retention_days.",
+)
+@pass_globals
+@asynchronous
+async def prune(options: Globals, older_than: float | None) -> None:
+    """Delete runs that ended long ago, with their logs and the copies of their files."""
+    gone: list[str] = []
+    async with session(options) as swarm:
+        while batch := await purge_expired(swarm, older_than):
+            gone += batch
+        days = swarm.settings.retention_days if older_than is None else older_than
+    if options.json:
+        print_json({"runs": gone, "older_than_days": days})
+    elif older_than is None and days == 0:
+        note("retention_days is 0, which keeps runs for ever; give --older-than DAYS")
+    else:
+        print_lines([f"deleted {plural(len(gone), 'run')} that ended more than {days:g} days ago"])

@@ -1,0 +1,50 @@
+"""``swarm settings``"""
+
+from __future__ import annotations
+
+import click
+
+from swarm.cli.context import read_settings
+from swarm.cli.options import Globals, SwarmCommand, pass_globals
+from swarm.cli.output import print_json, print_lines
+from swarm.cli.render.tables import table
+from swarm.cli.terminal import stdout
+from swarm.kernel.json import JsonValue
+from swarm.kernel.settings import Settings, setting_origins
+
+
+@click.command("settings", cls=SwarmCommand)
+@pass_globals
+def settings(options: Globals) -> None:
+    """Show every setting, its value and its origin.
+
+    A setting comes from SWARM_<NAME> in the environment, else from config.toml in the home, else
+    it has its default.
+    """
+    values = read_settings(options).model_dump(mode="json")
+    origins = setting_origins(options.environment())
+    if options.home is not None:
+        origins["home"] = "--home"
+    if options.json:
+        rows = [
+            {
+                "name": name,
+                "value": values[name],
+                "origin": origins.get(name, "default"),
+                "description": field.description,
+            }
+            for name, field in Settings.model_fields.items()
+        ]
+        print_json({"settings": rows})
+        return
+    lines = [
+        [name, _text(values[name]), origins.get(name, "default"), field.description or ""]
+        for name, field in Settings.model_fields.items()
+    ]
+    print_lines(table(stdout(), ["SETTING", "VALUE", "ORIGIN", "MEANING"], lines))
+
+
+def _text(value: JsonValue) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,38 @@
+"""From a command's options to open services."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from swarm.bootstrap.assembly import Swarm, open_swarm
+from swarm.cli.options import Globals
+from swarm.kernel.settings import Settings, load_settings
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def asynchronous(
+    function: Callable[Parameters, Coroutine[Any, Any, Result]],
+) -> Callable[Parameters, Result]:
+    """A command's coroutine as the plain function that click calls."""
+
+    @wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        return asyncio.run(function(*args, **kwargs))
+
+    return call
+
+
+def read_settings(options: Globals) -> Settings:
+    """The settings of the home that the command line names."""
+    return load_settings(options.environment())
+
+
+def session(options: Globals, role: str = "cli") -> AbstractAsyncContextManager[Swarm]:
+    """Open the home that the command line names, as a host of ``role`` once it drives runs."""
+    return open_swarm(read_settings(options), role=role)

@@ -1,0 +1,116 @@
+"""What ``--json`` prints of each kind of record: plain JSON with stable names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from swarm.cli.files import KeptFile
+from swarm.kernel.json import JsonObject
+from swarm.store.records import AgentRecord, RunRecord, StepRecord, WorkflowRecord
+
+
+def agent_document(record: AgentRecord) -> JsonObject:
+    """A registered agent, in short."""
+    return {
+        "name": record.name,
+        "version": record.version,
+        "description": record.description,
+        "runtime": record.runtime,
+        "digest": record.digest,
+        "source": record.source,
+        "tags": list(record.tags),
+        "registered_at": record.created_at,
+    }
+
+
+def agent_detail(
+    record: AgentRecord, granted: Mapping[str, Sequence[str]], versions: Iterable[str]
+) -> JsonObject:
+    """A registered agent with its manifest, grants and versions."""
+    return {
+        **agent_document(record),
+        "path": record.path,
+        "definition": record.definition,
+        "inputs_schema": record.inputs_schema,
+        "outputs_schema": record.outputs_schema,
+        "granted": {name: list(values) for name, values in granted.items()},
+        "versions": list(versions),
+    }
+
+
+def workflow_document(record: WorkflowRecord) -> JsonObject:
+    """A registered workflow, in short."""
+    return {
+        "name": record.name,
+        "version": record.version,
+        "description": record.description,
+        "enabled": record.enabled,
+        "trigger": record.trigger_type,
+        "steps": [step["id"] for step in record.definition.get("steps", ())],
+        "digest": record.digest,
+        "source": record.path,
+        "tags": list(record.tags),
+        "registered_at": record.created_at,
+    }
+
+
+def run_summary(run: RunRecord) -> JsonObject:
+    """A run as lists show it."""
+    return {
+        "id": run.id,
+        "workflow": run.workflow_name,
+        "version": run.workflow_version,
+        "status": str(run.status),
+        "trigger": run.trigger_type,
+        "isolation": run.isolation,
+        "parent_run_id": run.parent_run_id,
+        "created_at": run.created_at,
+        "started_at": run.started_at,
+        "completed_at": run.completed_at,
+        "error": run.error,
+        "error_code": run.error_code,
+        "error_step": run.error_step,
+    }
+
+
+def run_document(
+    run: RunRecord, steps: Sequence[StepRecord], kept: Sequence[KeptFile]
+) -> JsonObject:
+    """A run with its inputs, outputs, steps and files."""
+    return {
+        **run_summary(run),
+        "inputs": run.inputs,
+        "outputs": run.outputs,
+        "files": [file_document(file) for file in kept],
+        "steps": [step_document(step) for step in steps],
+    }
+
+
+def step_document(step: StepRecord) -> JsonObject:
+    """A step execution."""
+    return {
+        "id": step.step_id,
+        "status": str(step.status),
+        "agent": step.agent_name,
+        "agent_version": step.agent_version,
+        "isolation": step.isolation,
+        "attempts": step.retry_count + 1 if step.started_at else 0,
+        "inputs": step.inputs,
+        "outputs": step.outputs,
+        "started_at": step.started_at,
+        "completed_at": step.completed_at,
+        "duration_ms": step.duration_ms,
+        "error": step.error,
+        "error_code": step.error_code,
+    }
+
+
+def file_document(file: KeptFile) -> JsonObject:
+    """A file among the outputs and where its copy is."""
+    return {
+        "output": file.output,
+        "name": file.name,
+        "media_type": file.media_type,
+        "size": file.size,
+        "path": str(file.path),
+    }

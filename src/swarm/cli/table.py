@@ -1,0 +1,65 @@
+"""Every command, its one-line help, and where its code is."""
+
+from __future__ import annotations
+
+from swarm.cli.lazy import Entry
+
+_DEFINE = "Build"
+_RUN = "Run"
+_MACHINE = "This machine"
+
+
+def _command(target: str, text: str, section: str = "Commands") -> Entry:
+    return Entry(text, f"swarm.cli.commands.{target}", section=section)
+
+
+AGENT = {
+    "new": _command("agent_packages:new", "Make a new agent from a template."),
+    "list": _command("agent:list_", "List the registered agents."),
+    "info": _command("agent:info", "Show what an agent takes, gives and may do."),
+    "register": _command("agent:register", "Register agents, and grant what they request."),
+    "unregister": _command("agent:unregister", "Take an agent out of the registry."),
+    "validate": _command("agent_packages:validate", "Check packages without registering them."),
+    "run": _command("agent_run:run", "Call one agent, outside any workflow."),
+    "pack": _command("agent_packages:pack", "Write a reproducible .apkg archive of a package."),
+    "inspect": _command("agent_packages:inspect", "Show what an archive holds, unopened."),
+}
+
+WORKFLOW = {
+    "new": _command("workflow:new", "Make a new workflow from a template."),
+    "list": _command("workflow:list_", "List the registered workflows."),
+    "info": _command("workflow:info", "Show a workflow's inputs, steps and outputs."),
+    "register": _command("workflow:register", "Register workflows."),
+    "enable": _command("workflow:enable", "Let a workflow be run again."),
+    "disable": _command("workflow:disable", "Keep a workflow from being run."),
+    "runs": _command("workflow:runs", "Show a workflow's run history."),
+    "validate": _command("workflow:validate", "Check workflows without registering them."),
+    "graph": _command("graph:graph", "Draw a workflow's steps and what they wait for."),
+}
+
+RUNS = {
+    "list": _command("runs:list_", "List runs, newest first."),
+    "show": _command("runs:show", "Show a run's steps, outputs and files."),
+    "logs": _command("runs:logs", "Print what a run's agents logged."),
+    "resume": _command("drive:resume", "Carry on interrupted, failed or cancelled runs."),
+    "cancel": _command("runs:cancel", "Stop runs, with clean-up."),
+    "retry": _command("drive:retry", "Start a new run with the inputs of another."),
+    "prune": _command("runs:prune", "Delete runs that ended long ago."),
+}
+
+RUN = _command("run:run", "Run a workflow and show its progress.", _RUN)
+
+ROOT = {
+    "agent": Entry("Make, check, register and call agents.", commands=AGENT, section=_DEFINE),
+    "workflow": Entry(
+        "Make, check, register and draw workflows.", commands=WORKFLOW, section=_DEFINE
+    ),
+    "run": RUN,
+    "runs": Entry("List, inspect and steer runs.", commands=RUNS, section=_RUN),
+    "worker": _command("worker:worker", "Drive runs until stopped.", _RUN),
+    "settings": _command(
+        "settings:settings", "Show every setting, its value and its origin.", _MACHINE
+    ),
+    "completion": _command("completion:completion", "Print a shell's completion script.", _MACHINE),
+    "version": _command("version:version", "Print the version.", _MACHINE),
+}
