@@ -91,6 +91,7 @@ _PRELOAD: Final = (
     "uuid",
     "xml.etree.ElementTree",
 )
+_SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PASSWD: Final = (
     "root:x:0:0:root:/:/usr/sbin/nologin\n"
     f"agent:x:{INSIDE_ID}:{INSIDE_ID}:agent:/tmp:/bin/sh\n"
@@ -221,7 +222,7 @@ def sandbox_plan(
         "resource_limits": resource_limits(request, facts),
         "filter": "handler-live" if request.inputs else "handler",
         "program": _program(request, facts),
-        "environment": environment(request),
+        "environment": environment(request, facts),
     }
 
 
@@ -258,12 +259,19 @@ def resource_limits(request: SandboxRequest, facts: HostFacts) -> dict[str, int]
     return bounds
 
 
-def environment(request: SandboxRequest) -> dict[str, str]:
+def environment(request: SandboxRequest, facts: HostFacts) -> dict[str, str]:
     """The handler's environment: the package's own variables, then ours, which win."""
     program = request.program
+    # A command may call `python3` or `node`. Where the host has them outside /usr only, those that
+    # are shown anyway are found, after whatever the system has.
+    elsewhere = [
+        str(interpreter.program.parent)
+        for interpreter in (facts.python, facts.node)
+        if interpreter is not None and interpreter.prefix is not None
+    ]
     values = {
         **request.environment,
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": ":".join([_SYSTEM_PATH, *elsewhere]),
         "HOME": "/tmp",
         "TMPDIR": "/tmp",
         "USER": "agent",
