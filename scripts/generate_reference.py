@@ -23,6 +23,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from swarm.cli import reference as cli_reference
 from swarm.definitions.agent import AgentDefinition
 from swarm.definitions.fields import IDENTIFIER_PATTERN, NAME_PATTERN, VERSION_PATTERN
 from swarm.definitions.schemas import agent_schema, workflow_schema
@@ -68,6 +69,7 @@ def pages() -> dict[str, str]:
     """Every generated file: its path below ``docs/reference`` and its whole text."""
     return {
         "README.md": GENERATED + index_page(),
+        "cli.md": GENERATED + cli_reference.markdown(),
         "settings.md": GENERATED + settings_page(),
         "agent-manifest.md": GENERATED
         + manifest_page("agent.yaml", AgentDefinition, "schemas/agent.schema.json"),
@@ -87,6 +89,7 @@ def json_page(document: JsonObject) -> str:
 
 def index_page() -> str:
     rows = [
+        ("[cli.md](cli.md)", "every command and its options"),
         ("[settings.md](settings.md)", "every setting, its unit and its default"),
         ("[agent-manifest.md](agent-manifest.md)", "every key of `agent.yaml`"),
         ("[workflow-manifest.md](workflow-manifest.md)", "every key of `workflow.yaml`"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jsonschema_rs
@@ -11,6 +12,8 @@ import yaml
 from pydantic import BaseModel, Field
 
 from scripts import generate_reference
+from swarm.cli.lazy import Entry
+from swarm.cli.table import ROOT
 from swarm.definitions.agent import AgentDefinition
 from swarm.definitions.workflow import WorkflowDefinition
 from swarm.kernel.errors import SwarmError
@@ -52,6 +55,20 @@ def test_every_setting_is_there(pages: dict[str, str]) -> None:
     for name, field in Settings.model_fields.items():
         assert f"`SWARM_{name.upper()}`" in pages["settings.md"]
         assert field.description, f"the setting {name} has no description"
+
+
+def commands(table: Mapping[str, Entry], path: str) -> Iterator[str]:
+    for name, entry in table.items():
+        if entry.commands:
+            yield from commands(entry.commands, f"{path} {name}")
+        else:
+            yield f"{path} {name}"
+
+
+def test_every_command_is_there(pages: dict[str, str]) -> None:
+    found = list(commands(ROOT, "swarm"))
+    assert "swarm runs resume" in found
+    assert [name for name in found if f"\n## {name}\n" not in pages["cli.md"]] == []
 
 
 @pytest.mark.parametrize(
