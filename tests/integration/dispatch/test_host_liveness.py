@@ -7,17 +7,21 @@ import os
 import signal
 import socket
 import stat
+import sys
+from collections.abc import AsyncIterator
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from swarm.dispatch.leases import HostInfo, LeaseFolder
 from swarm.dispatch.local_hosts import LocalHosts
 from swarm.kernel.errors import UnavailableError
 from swarm.kernel.ids import new_id
 
 PATIENCE_SECONDS = 20
+SWEEP_PROGRAM = Path(__file__).with_name("sweep_process.py")
 
 
 async def nothing(_method: str, _params: dict[str, Any], _emit: Any) -> None:
@@ -122,17 +126,31 @@ async def test_stale_files_of_every_kind_are_swept(hosts: LocalHosts, folder: Pa
     assert names(folder) == ["somebody-elses"]
 
 
-async def test_many_join_leave_and_sweep_at_once(hosts: LocalHosts, folder: Path) -> None:
-    """No host is ever taken for dead while it lives, whoever probes and sweeps meanwhile."""
-    done = asyncio.Event()
+@pytest.fixture
+async def sweepers(folder: Path) -> AsyncIterator[None]:
+    """Two processes that sweep and list all the time."""
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(SWEEP_PROGRAM),
+            str(folder),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdout
+        assert await process.stdout.readline() == b"ready\n"
+    yield
+    for process in processes:
+        await process.communicate(b"")
+        assert process.returncode == 0
 
-    def sweep_on() -> None:
-        other = LocalHosts(folder)
-        while not done.is_set():
-            other.sweep()
-            other.list()
 
-    sweepers = [asyncio.ensure_future(asyncio.to_thread(sweep_on)) for _ in range(2)]
+@pytest.mark.usefixtures("sweepers")
+async def test_hosts_join_and_leave_while_others_sweep(hosts: LocalHosts, folder: Path) -> None:
+    """No host is ever taken for dead while it lives."""
     for _ in range(100):
         lease = await hosts.join(nothing, "run")
         assert hosts.is_alive(lease.id)
@@ -140,9 +158,18 @@ async def test_many_join_leave_and_sweep_at_once(hosts: LocalHosts, folder: Path
         assert {f"{lease.id}.lock", f"{lease.id}.sock"} <= set(names(folder))
         await lease.leave()
         assert not hosts.is_alive(lease.id)
-    done.set()
-    await asyncio.gather(*sweepers)
     assert names(folder) == []
+
+
+@pytest.mark.usefixtures("sweepers")
+async def test_a_lease_is_never_swept_away_while_it_is_prepared(folder: Path) -> None:
+    leases = LeaseFolder(folder)
+    leases.create()
+    for _ in range(2000):
+        host_id, descriptor = leases.prepare()
+        leases.publish(HostInfo(host_id, "run", 1), descriptor)
+        assert leases.is_alive(host_id)
+        os.close(descriptor)
 
 
 async def test_only_the_owner_can_reach_the_files(hosts: LocalHosts, folder: Path) -> None:
