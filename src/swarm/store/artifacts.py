@@ -7,6 +7,7 @@ writers of the same content at the same time end with one file.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import io
 import os
@@ -102,20 +103,12 @@ class LocalArtifacts:
     def _keep(self, source: BinaryIO | _FromStart) -> str:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=".part-", dir=self._folder)
-            try:
-                with os.fdopen(descriptor, "wb", buffering=0) as copy:
-                    digest = _copy_hashing(source, copy)
-                    os.fchmod(copy.fileno(), 0o444)
-                    place = self._place(digest)
-                    if not place.exists():
-                        os.fsync(copy.fileno())
-                        place.parent.mkdir(exist_ok=True)
-                        Path(name).rename(place)
-                        _sync_folder(place.parent)
-            finally:
-                with suppress(FileNotFoundError):
-                    Path(name).unlink()
+            with _Copy(self._folder) as copy:
+                digest = copy.fill(source)
+                place = self._place(digest)
+                if not place.exists():
+                    place.parent.mkdir(exist_ok=True)
+                    copy.appear(place)
         except OSError as error:
             raise UnavailableError(
                 f"the artifact cannot be written: {error.strerror or error}",
@@ -123,6 +116,53 @@ class LocalArtifacts:
                 remedy="check that the disk has space left and that you may write the folder",
             ) from None
         return f"{ALGORITHM}:{digest}"
+
+
+class _Copy:
+    """A file being written. It has no name until it is whole, so that nothing is left of it when
+    the process is killed; file systems that cannot do this get a name that starts with a dot."""
+
+    def __init__(self, folder: Path) -> None:
+        self._name: Path | None = None
+        try:
+            self._descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+                raise
+            self._descriptor, name = tempfile.mkstemp(prefix=".part-", dir=folder)
+            self._name = Path(name)
+
+    def __enter__(self) -> _Copy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+        if self._name is not None:
+            self._name.unlink(missing_ok=True)
+
+    def fill(self, source: BinaryIO | _FromStart) -> str:
+        """Copy all of ``source``; return its SHA-256 in hexadecimal."""
+        digest = hashlib.sha256()
+        while chunk := source.read(CHUNK_BYTES):
+            digest.update(chunk)
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        return digest.hexdigest()
+
+    def appear(self, place: Path) -> None:
+        """Make the content durable, and then visible as ``place``, unless that is there already."""
+        os.fchmod(self._descriptor, 0o444)
+        os.fsync(self._descriptor)
+        folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            source = self._name or f"/proc/self/fd/{self._descriptor}"
+            with suppress(FileExistsError):
+                # With a folder's descriptor, Python lets the kernel follow the link of /proc.
+                os.link(source, place.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 class _FromStart:
@@ -140,24 +180,6 @@ class _FromStart:
             raise _unreadable(error.strerror or str(error), self._where) from None
         self._offset += len(data)
         return data
-
-
-def _copy_hashing(source: BinaryIO | _FromStart, copy: io.FileIO | BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while chunk := source.read(CHUNK_BYTES):
-        digest.update(chunk)
-        rest = memoryview(chunk)
-        while rest:
-            rest = rest[copy.write(rest) :]
-    return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unreadable(reason: str, where: str) -> InputError:

@@ -20,8 +20,15 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "artifacts"
 
 
-@pytest.fixture
-def artifacts(root: Path) -> ArtifactStore:
+@pytest.fixture(params=["nameless", "named"])
+def artifacts(
+    root: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> ArtifactStore:
+    """On a file system that can write files without a name, and on one that cannot."""
+    if request.param == "named":
+        # Without this bit the kernel sees a folder to be opened for writing: EISDIR, as it answers
+        # on file systems that know nothing of such files.
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
     return LocalArtifacts(root)
 
 
@@ -105,3 +112,16 @@ async def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError) as caught:
         await LocalArtifacts(in_the_way / "artifacts").put_bytes(b"x")
     assert str(in_the_way) in str(caught.value)
+
+
+async def test_nothing_is_left_of_what_was_not_finished(
+    artifacts: ArtifactStore, root: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"cannot be read")
+    descriptor = os.open(source, os.O_WRONLY)
+    with pytest.raises(InputError):
+        await artifacts.put_descriptor(descriptor)
+    os.close(descriptor)
+    assert root.is_dir()
+    assert files_below(root) == []
