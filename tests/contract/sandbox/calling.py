@@ -111,9 +111,9 @@ class Caller:
             await sandbox.destroy()
 
     async def __call__(
-        self, code: str | Mapping[str, str], inputs: JsonObject | None = None, **more: Any
+        self, code: str | Mapping[str, str], given: JsonObject | None = None, **more: Any
     ) -> InvocationResult:
-        return await self.run(self.request(code, **more), inputs or {})
+        return await self.run(self.request(code, **more), given or {})
 
 
 def limits(**changes: Any) -> Limits:

@@ -237,7 +237,8 @@ async def test_locks_are_held_until_the_last_sandbox_is_gone(tmp_path: Path) -> 
     sandbox = await backend.prepare(call.request(code))
     holders = {pid for pid in processes() if str(tmp_path / "lock") in opened(pid)}
     zygote = call_zygote(call)
-    assert holders == {os.getpid(), zygote, *children(zygote)}
+    inits = children(zygote) if os.geteuid() == 0 else []
+    assert holders == {os.getpid(), zygote, *inits}
     result = await sandbox.call({}, CONTEXT, call.services)
     assert set(result.outputs["open"]) <= {"0", "1", "2", "3", "4"}
     await sandbox.destroy()
@@ -283,7 +284,11 @@ def descriptors(pid: int | str = "self") -> int:
 
 def opened(pid: int) -> list[str]:
     found = []
-    for link in Path(f"/proc/{pid}/fd").iterdir():
+    try:
+        links = list(Path(f"/proc/{pid}/fd").iterdir())
+    except PermissionError:  # Only root may look at an init.
+        return []
+    for link in links:
         with contextlib.suppress(FileNotFoundError):  # It was closed meanwhile.
             found.append(str(link.readlink()))
     return found
@@ -294,4 +299,4 @@ def mounts() -> str:
 
 
 def groups() -> set[Path]:
-    return set(Path("/sys/fs/cgroup").glob("**/swarm-*/*/"))
+    return set(Path("/sys/fs/cgroup").glob(f"**/swarm-{os.getpid()}-*/*/"))

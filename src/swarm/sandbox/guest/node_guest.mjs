@@ -251,6 +251,7 @@ function openTunnel(proxy, target, callback) {
 function finishTunnel(socket, target, callback) {
   if (!target.isSecure) {
     callback(null, socket);
+    setImmediate(() => socket.resume()); // Whoever reads it has been attached by now.
     return;
   }
   const servername = target.servername ?? (net.isIP(target.host) ? "" : target.host);
