@@ -9,7 +9,8 @@ from typing import Any
 from swarm.definitions.loading import workflow_from_json
 from swarm.definitions.workflow import NotifyDefinition, StepDefinition, WorkflowDefinition
 from swarm.engine.plan import Plan
-from swarm.expressions.dependencies import step_dependencies
+from swarm.engine.secrets import SecretLeaf, secret_leaves
+from swarm.expressions.dependencies import step_dependencies, variable_order
 from swarm.expressions.template import Template, compile_condition, compile_template
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.store.records import WorkflowRecord
@@ -24,6 +25,8 @@ class CompiledStep:
     when: Template | None
     steps_named: frozenset[str]
     """The steps whose results its expressions read."""
+    secrets: tuple[SecretLeaf, ...]
+    """Where its inputs hold secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,8 @@ def compile_workflow(record: WorkflowRecord, fuel: int) -> CompiledWorkflow:
         plan=plan,
         steps=steps,
         variables=tuple(
-            (name, compiled(value, f"variable {name}"))
-            for name, value in definition.variables.items()
+            (name, compiled(definition.variables[name], f"variable {name}"))
+            for name in variable_order(definition)
         ),
         outputs=compiled(dict(definition.outputs), "outputs"),
         on_error=notifications(definition.on_error, "on_error"),
@@ -102,7 +105,7 @@ def _compile_step(step: StepDefinition, subject: str, fuel: int) -> CompiledStep
     if step.when is not None:
         when = compile_condition(step.when, where=f"{where}, when", fuel=fuel)
         named |= named_steps(when)
-    return CompiledStep(step, inputs, when, named)
+    return CompiledStep(step, inputs, when, named, tuple(secret_leaves(step.inputs)))
 
 
 def named_steps(template: Template) -> frozenset[str]:

@@ -254,7 +254,7 @@ class RunDriver:
         if compiled.when is not None and not evaluate_condition(compiled.when, scope):
             return None
         agent = self._agents[compiled.definition.agent]
-        inputs = checked_inputs(agent, compiled.inputs.evaluate(scope))
+        inputs = checked_inputs(agent, compiled.inputs.evaluate(scope), compiled.secrets)
         attempt = self._attempts.get(step_id, 0) + 1
         running = replace(
             self._steps[step_id],
@@ -265,7 +265,7 @@ class RunDriver:
             inputs=inputs,
             started_at=self._steps[step_id].started_at or now_text(),
         )
-        return StepExecution(self._tools, compiled.definition, agent, running, attempt)
+        return StepExecution(self._tools, compiled, agent, running, attempt)
 
     def _scope_for(self, steps: Iterable[str]) -> dict[str, JsonValue]:
         """The names an expression sees; only the steps it reads, so that cost stays flat."""

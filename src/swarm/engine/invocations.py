@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from swarm.definitions.agent import AgentDefinition
 from swarm.definitions.values import check_values, is_secret_reference
 from swarm.engine.files import FileAccess, collect_outputs, handler_inputs
-from swarm.engine.secrets import EnvironmentSecrets
-from swarm.expressions.template import SECRET_KEY
+from swarm.engine.secrets import EnvironmentSecrets, SecretLeaf, with_secrets
 from swarm.kernel.clock import now_text
 from swarm.kernel.errors import (
+    InputError,
     InvalidError,
     RefusedError,
     SwarmError,
@@ -69,6 +69,8 @@ class Call:
     timeout_seconds: float | None = None
     network: tuple[str, ...] | None = None
     """Narrows the granted hosts; None leaves them as they are."""
+    secrets: tuple[SecretLeaf, ...] = ()
+    """Where ``inputs`` hold references to secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +83,30 @@ class Completed:
     layers: tuple[str, ...]
 
 
-def checked_inputs(agent: PinnedAgent, inputs: JsonObject) -> JsonObject:
-    """The inputs with defaults applied.
+def checked_inputs(
+    agent: PinnedAgent, inputs: JsonObject, secrets: tuple[SecretLeaf, ...] = ()
+) -> JsonObject:
+    """The inputs with defaults applied; ``secrets`` says where references to secrets may stand.
 
     Raises:
         InputError: they do not fit what the agent declares.
     """
-    fields = agent.definition.inputs
-    return check_values(fields, inputs, subject=agent.reference, kind="input", secrets=True)
+    values = check_values(
+        agent.definition.inputs,
+        inputs,
+        subject=agent.reference,
+        kind="input",
+        secrets=bool(secrets),
+    )
+    if secrets:
+        expected = {leaf.path for leaf in secrets}
+        for name, value in values.items():
+            if is_secret_reference(value) and (name,) not in expected:
+                raise InputError(
+                    f"input `{name}` of {agent.reference} holds a reference to a secret "
+                    "that the step's definition does not have"
+                )
+    return values
 
 
 def effective_isolation(agent: PinnedAgent, chosen: Isolation, step: str | None) -> Isolation:
@@ -156,7 +174,8 @@ class Invoker:
         services: AgentServices,
     ) -> Completed:
         isolated = sandbox.isolation is not Isolation.NONE
-        inputs = services.with_secrets(handler_inputs(call.inputs, mounts, isolated))
+        inputs = handler_inputs(call.inputs, mounts, isolated)
+        inputs = services.with_secrets(inputs, call.secrets)
         result = await sandbox.call(inputs, call.context, services)
         if result.outcome is Outcome.OK:
             result = await self._checked_result(agent, call, sandbox, result)
@@ -211,20 +230,9 @@ class AgentServices(GuestServices):
             return self._secrets.read(str(params.get("name", "")))
         raise RefusedError(f"the host does not offer {method!r} to agents")
 
-    def with_secrets(self, inputs: JsonObject) -> JsonObject:
-        """The inputs with each reference to a secret replaced by its value.
-
-        Only what is sent to the sandbox holds values; the journal keeps the references.
-
-        Raises:
-            RefusedError, NotFoundError: a secret that is not granted or not set.
-        """
-        secrets = {
-            name: self._secrets.read(value[SECRET_KEY])
-            for name, value in inputs.items()
-            if is_secret_reference(value)
-        }
-        return {**inputs, **secrets} if secrets else inputs
+    def with_secrets(self, inputs: JsonObject, leaves: tuple[SecretLeaf, ...]) -> JsonObject:
+        """See :func:`swarm.engine.secrets.with_secrets`."""
+        return with_secrets(inputs, leaves, self._secrets)
 
     def masked(self, result: InvocationResult) -> InvocationResult:
         """The result without the secrets that this invocation was given."""

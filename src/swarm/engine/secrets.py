@@ -7,10 +7,12 @@ that drives the run. An agent reads only what its manifest requests and a grant 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
+from swarm.expressions.template import compile_template
 from swarm.kernel.errors import NotFoundError, RefusedError
-from swarm.kernel.json import JsonValue
+from swarm.kernel.json import JsonObject, JsonValue
 from swarm.kernel.settings import SECRET_PREFIX
 
 MASK = "********"
@@ -67,3 +69,53 @@ class EnvironmentSecrets:
         if isinstance(value, dict):
             return {self.mask(key): self.mask_value(item) for key, item in value.items()}
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class SecretLeaf:
+    """A leaf of a step's inputs that is ``${secrets.NAME}``.
+
+    Known from the definition, never from values: data cannot make itself a secret.
+    """
+
+    path: tuple[str | int, ...]
+    name: str
+
+
+def secret_leaves(value: JsonValue, path: tuple[str | int, ...] = ()) -> Iterator[SecretLeaf]:
+    """The leaves below ``value`` that are secrets, as the definition has them."""
+    if isinstance(value, str) and "${" in value:
+        template = compile_template(value, where="inputs")
+        if template.path is not None and template.path[0] == "secrets":
+            yield SecretLeaf(path, template.path[1])
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from secret_leaves(item, (*path, key))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from secret_leaves(item, (*path, index))
+
+
+def with_secrets(
+    inputs: JsonObject, leaves: Iterable[SecretLeaf], secrets: EnvironmentSecrets
+) -> JsonObject:
+    """The inputs with the values of secrets in their places; ``inputs`` itself is left alone.
+
+    Only what is sent to the sandbox holds values; the journal keeps the references.
+
+    Raises:
+        RefusedError, NotFoundError: a secret that is not granted or not set.
+    """
+    filled = inputs
+    for leaf in leaves:
+        filled = _replaced(filled, leaf.path, secrets.read(leaf.name))
+    return filled
+
+
+def _replaced(value: JsonValue, path: tuple[str | int, ...], leaf: str) -> JsonValue:
+    """A copy of ``value``, as far down as ``path`` goes, with ``leaf`` at its end."""
+    if not path:
+        return leaf
+    copy = value.copy()
+    copy[path[0]] = _replaced(value[path[0]], path[1:], leaf)
+    return copy

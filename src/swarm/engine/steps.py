@@ -7,7 +7,8 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from swarm.definitions.workflow import RetryDefinition, StepDefinition
+from swarm.definitions.workflow import RetryDefinition
+from swarm.engine.compiled import CompiledStep
 from swarm.engine.events import EventKind
 from swarm.engine.files import FileAccess
 from swarm.engine.invocations import (
@@ -90,14 +91,15 @@ class StepExecution:
     def __init__(
         self,
         tools: StepTools,
-        definition: StepDefinition,
+        compiled: CompiledStep,
         agent: PinnedAgent,
         step: StepRecord,
         attempt: int,
     ) -> None:
         """``step`` is running with its inputs; ``attempt`` counts from 1 over the run's life."""
         self._tools = tools
-        self._definition = definition
+        self._definition = compiled.definition
+        self._secrets = compiled.secrets
         self._agent = agent
         self._step = step
         self._attempt = attempt
@@ -131,6 +133,7 @@ class StepExecution:
             isolation=Isolation(invocation.isolation),
             timeout_seconds=self._definition.timeout_seconds,
             network=self._definition.network,
+            secrets=self._secrets,
         )
         try:
             completed = await tools.invoker.invoke(
