@@ -1,0 +1,219 @@
+"""Cancelling, resuming, retrying, pruning, and hosts that die or are too late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from swarm.bootstrap.assembly import Swarm, open_swarm
+from swarm.engine.api import RunRequest
+from swarm.engine.logs import log_path
+from swarm.kernel.errors import ConflictError, InvalidError, NotFoundError, OwnershipLost
+from swarm.kernel.settings import Settings
+from swarm.sandbox.ports import Isolation
+from swarm.store.records import RunChanges, RunRecord, RunState, StepState
+
+Start = Callable[..., Awaitable[RunRecord]]
+"""Starts a run of a workflow given as text; see the fixtures ``start`` and ``finish``."""
+
+WAITING = """
+steps:
+  - {{id: a, agent: actor, inputs: {{touch: "{begun}", wait_for: "{gate}"}}}}
+  - {{id: b, agent: actor, needs: [a]}}
+"""
+
+
+async def appears(path: Path) -> None:
+    while not path.exists():  # noqa: ASYNC110 - another task's file has no event to wait for
+        await asyncio.sleep(0.005)
+
+
+async def test_cancel_kills_what_runs_and_ends_the_run(
+    swarm: Swarm, start: Start, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    run = await start(WAITING.format(begun=begun, gate=tmp_path / "never"))
+    await appears(begun)
+    ended = await swarm.runs.cancel(run.id)
+    assert (ended.status, ended.error_code) == (RunState.CANCELLED, "cancelled")
+    assert {step.status for step in await swarm.store.list_steps(run.id)} == {StepState.CANCELLED}
+    assert await swarm.runs.cancel(run.id) == ended
+
+
+async def test_a_run_that_waits_for_its_turn_can_be_cancelled(
+    settings: Settings, swarm: Swarm, start: Start, tmp_path: Path
+) -> None:
+    narrow = settings.model_copy(update={"max_concurrent_runs": 1})
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+    first = await start(WAITING.format(begun=begun, gate=gate))
+    await appears(begun)
+    await swarm.runs.cancel(first.id)
+    begun.unlink()
+    async with open_swarm(narrow, role="test") as other:
+        runs = [
+            await other.runs.create(RunRequest("flow", isolation=Isolation.NONE)) for _ in range(2)
+        ]
+        for run in runs:
+            assert await other.runs.start(run.id)
+        await appears(begun)
+        cancelling = asyncio.create_task(other.runs.cancel(runs[1].id))
+        while not (await other.runs.get(runs[1].id)).cancel_requested:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        gate.touch()
+        assert (await cancelling).status is RunState.CANCELLED
+        assert (await other.runs.wait(runs[0].id)).status is RunState.SUCCEEDED
+
+
+async def test_a_running_step_is_visible_as_running(
+    swarm: Swarm, start: Start, tmp_path: Path
+) -> None:
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+    run = await start(WAITING.format(begun=begun, gate=gate))
+    await appears(begun)
+    first, second = await swarm.store.list_steps(run.id)
+    assert (first.status, second.status) == (StepState.RUNNING, StepState.PENDING)
+    assert first.inputs is not None
+    assert (await swarm.runs.get(run.id)).current_step == "a"
+    gate.touch()
+    assert (await swarm.runs.wait(run.id)).status is RunState.SUCCEEDED
+
+
+async def test_a_failed_run_is_resumed_where_it_failed(
+    swarm: Swarm, finish: Start, tmp_path: Path
+) -> None:
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    run = await finish(
+        f"""
+steps:
+  - {{id: a, agent: actor, inputs: {{notes: "{notes}"}}}}
+  - id: b
+    agent: actor
+    needs: [a]
+    timeout_seconds: 0.2
+    inputs: {{notes: "{notes}", wait_for: "{gate}"}}
+  - {{id: c, agent: actor, needs: [b], inputs: {{notes: "{notes}"}}}}
+"""
+    )
+    assert run.status is RunState.FAILED
+    gate.touch()
+    await swarm.runs.resume([run.id])
+    ended = await swarm.runs.wait(run.id)
+    assert (ended.status, ended.error, ended.error_step) == (RunState.SUCCEEDED, None, None)
+    lines = [line.split() for line in notes.read_text().splitlines()]
+    assert [line[:2] for line in lines] == [["a", "1"], ["b", "1"], ["b", "2"], ["c", "1"]]
+    assert lines[1][2] == lines[2][2]  # the key is stable across attempts
+
+
+async def test_a_run_that_succeeded_cannot_be_resumed_but_retried(
+    swarm: Swarm, finish: Start
+) -> None:
+    run = await finish(
+        "inputs: [{name: n, type: integer}]\nsteps: [{id: a, agent: actor}]\n", {"n": 3}
+    )
+    with pytest.raises(ConflictError, match="already succeeded"):
+        await swarm.runs.resume([run.id])
+    again = await swarm.runs.retry(run.id)
+    assert (again.parent_run_id, again.inputs) == (run.id, {"n": 3})
+    assert again.id != run.id
+
+
+async def test_a_dead_hosts_run_is_taken_over_and_finished_steps_are_kept(
+    settings: Settings, swarm: Swarm, start: Start, tmp_path: Path
+) -> None:
+    notes, begun, gate = tmp_path / "notes", tmp_path / "begun", tmp_path / "gate"
+    text = f"""
+steps:
+  - {{id: a, agent: actor, inputs: {{notes: "{notes}"}}}}
+  - id: b
+    agent: actor
+    needs: [a]
+    inputs: {{notes: "{notes}", touch: "{begun}", wait_for: "{gate}"}}
+"""
+    run = await start(text)
+    await appears(begun)
+    async with open_swarm(settings, role="test") as other:
+        assert await other.runs.orphans() == []
+        with pytest.raises(ConflictError, match="another process"):
+            await other.runs.resume([run.id])
+        await swarm.runs.__aexit__(None, None, None)  # the first host ends without finishing
+        assert [orphan.id for orphan in await other.runs.orphans()] == [run.id]
+        gate.touch()
+        await other.runs.resume()
+        assert (await other.runs.wait(run.id)).status is RunState.SUCCEEDED
+        invocations = await other.store.list_invocations(run.id)
+    assert [line.split()[:2] for line in notes.read_text().splitlines()] == [
+        ["a", "1"],
+        ["b", "1"],
+        ["b", "2"],
+    ]
+    assert [(one.step_id, one.status) for one in invocations] == [
+        ("a", "ok"),
+        ("b", "interrupted"),
+        ("b", "ok"),
+    ]
+
+
+async def test_a_host_that_lost_the_run_can_write_nothing_more(
+    swarm: Swarm, start: Start, tmp_path: Path
+) -> None:
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+    run = await start(WAITING.format(begun=begun, gate=gate))
+    await appears(begun)
+    owned = await swarm.runs.get(run.id)
+    assert await swarm.store.claim_run(run.id, "somebody-else", owned.owner) is not None
+    gate.touch()
+    with pytest.raises(OwnershipLost):
+        await swarm.runs.wait(run.id)
+    assert (await swarm.store.list_steps(run.id))[0].status is StepState.RUNNING
+
+
+async def test_cancelling_an_orphan_ends_it(swarm: Swarm, finish: Start) -> None:
+    await finish("steps: [{id: a, agent: actor}]\n")
+    run = await swarm.runs.create(RunRequest("flow", isolation=Isolation.NONE))
+    assert (await swarm.runs.cancel(run.id)).status is RunState.CANCELLED
+
+
+async def test_a_worker_takes_runs_over_and_ends_when_idle(
+    settings: Settings, swarm: Swarm, finish: Start
+) -> None:
+    await finish("steps: [{id: a, agent: actor}]\n")
+    orphan = await swarm.runs.create(RunRequest("flow", isolation=Isolation.NONE))
+    ready = asyncio.Event()
+    async with open_swarm(settings, role="worker") as worker:
+        working = asyncio.create_task(worker.runs.work(until_idle=True, on_ready=ready.set))
+        await ready.wait()
+        handed = await swarm.runs.create(RunRequest("flow", isolation=Isolation.NONE))
+        assert not await swarm.runs.start(handed.id)
+        assert (await swarm.runs.wait(handed.id)).status is RunState.SUCCEEDED
+        assert (await swarm.runs.wait(orphan.id)).status is RunState.SUCCEEDED
+        await working
+
+
+async def test_a_run_is_found_by_the_start_of_its_id(swarm: Swarm, finish: Start) -> None:
+    run = await finish("steps: [{id: a, agent: actor}]\n")
+    assert (await swarm.runs.get(run.id[:20])).id == run.id
+    with pytest.raises(NotFoundError):
+        await swarm.runs.get("run_ffffffff")
+    await swarm.runs.retry(run.id)
+    with pytest.raises(InvalidError, match="several"):
+        await swarm.runs.get("run_0")
+
+
+async def test_ended_runs_are_pruned_after_the_retention(
+    settings: Settings, swarm: Swarm, finish: Start
+) -> None:
+    run: RunRecord = await finish("steps: [{id: a, agent: actor}]\n")
+    log = log_path(swarm.home.run_logs, run.id)
+    assert log.exists()
+    assert await swarm.runs.prune() == []
+    reopened = await swarm.store.reopen_run(run.id, "me", RunChanges())
+    assert reopened is not None
+    long_ago = {"status": RunState.SUCCEEDED, "completed_at": "2020-01-01T00:00:00.000000Z"}
+    await swarm.store.commit(run.id, reopened.epoch, RunChanges(run=long_ago))
+    assert await swarm.runs.prune() == [run.id]
+    assert not log.exists()
+    with pytest.raises(NotFoundError):
+        await swarm.runs.get(run.id)
