@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 
 from swarm.bootstrap.assembly import Swarm
@@ -38,6 +39,7 @@ async def purge_expired(swarm: Swarm, days: float | None = None, limit: int = BA
             return []
     purged = await swarm.store.purge_runs(ago_text(days * SECONDS_PER_DAY), limit)
     await asyncio.to_thread(_remove_files, swarm.home, purged)
+    await asyncio.to_thread(_remove_invocation_files, swarm.home, days)
     return purged
 
 
@@ -45,3 +47,15 @@ def _remove_files(home: Home, run_ids: list[str]) -> None:
     for run_id in run_ids:
         log_path(home.run_logs, run_id).unlink(missing_ok=True)
         shutil.rmtree(run_files(home, run_id), ignore_errors=True)
+
+
+def _remove_invocation_files(home: Home, days: float) -> None:
+    """Remove old copies of what agents gave outside any run; nothing else lists them."""
+    before = time.time() - days * SECONDS_PER_DAY
+    for folder in (home.artifacts / "runs").glob("inv_*"):
+        try:
+            expired = folder.stat().st_mtime < before
+        except FileNotFoundError:  # another process was faster
+            continue
+        if expired:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from swarm.bootstrap.assembly import Swarm
-from swarm.bootstrap.retention import purge_expired, run_files
+from swarm.bootstrap.retention import BATCH, purge_expired, run_files
 from swarm.cli.documents import run_document
 from swarm.cli.files import keep_files
 from swarm.cli.graphs import run_nodes
@@ -24,6 +24,8 @@ from swarm.cli.viewing import Display, Viewing
 from swarm.kernel.errors import ExitCode
 from swarm.store.records import RunRecord, RunState
 
+PURGE_SECONDS = 3_600
+"""How often a process that lives long looks for expired runs."""
 NAMED_ORPHANS = 3
 """Interrupted runs that are named; the others are counted."""
 
@@ -178,15 +180,26 @@ def _report(run: RunRecord, quiet: bool) -> None:
 
 @asynccontextmanager
 async def tidying(swarm: Swarm) -> AsyncIterator[None]:
-    """Purge expired runs in the background while this lasts."""
-    task = asyncio.create_task(purge_expired(swarm))
+    """Purge expired runs in the background while this lasts, and at least once."""
+    purged_once = asyncio.Event()
+    task = asyncio.create_task(_purge_regularly(swarm, purged_once))
     try:
         yield
-        await task
+        waiting = asyncio.create_task(purged_once.wait())
+        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def _purge_regularly(swarm: Swarm, purged_once: asyncio.Event) -> None:
+    while True:
+        purged = await purge_expired(swarm)
+        purged_once.set()
+        if len(purged) < BATCH:
+            await asyncio.sleep(PURGE_SECONDS)
 
 
 async def hint_orphans(swarm: Swarm, options: Globals) -> None:

@@ -150,6 +150,8 @@ def _keep(text: str, home: Path) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             for old in sorted(folder.glob("crash-*.txt"))[: 1 - MAX_CRASH_FILES]:
                 old.unlink(missing_ok=True)
+            # What was typed may hold secrets: for nobody else to read.
+            (folder / name).touch(mode=0o600)
             (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError:
             continue

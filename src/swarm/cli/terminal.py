@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import unicodedata
 from dataclasses import dataclass
@@ -11,6 +10,9 @@ from io import TextIOWrapper
 from typing import Any, TextIO
 
 import click
+
+DEFAULT_WIDTH = 100
+"""Columns, where the terminal does not tell."""
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that reorder what is displayed (Trojan Source, CVE-2021-42574)."""
@@ -93,7 +95,7 @@ class Terminal:
             is_terminal=is_terminal,
             color=_wants_color(is_terminal),
             unicode=encoding.startswith("utf"),
-            width=shutil.get_terminal_size((100, 24)).columns,
+            width=_columns_of(stream) if is_terminal else DEFAULT_WIDTH,
         )
 
     def line(self, text: str = "") -> None:
@@ -113,6 +115,16 @@ class Terminal:
 
     def symbol(self, unicode: str, ascii_: str) -> str:
         return unicode if self.unicode else ascii_
+
+
+def _columns_of(stream: TextIO) -> int:
+    """The width of the terminal behind ``stream``; ``COLUMNS`` overrides it."""
+    if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or DEFAULT_WIDTH
+    except (OSError, ValueError):  # no descriptor, or not a terminal after all
+        return DEFAULT_WIDTH
 
 
 def _wants_color(is_terminal: bool) -> bool:

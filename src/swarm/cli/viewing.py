@@ -102,6 +102,8 @@ def viewing_options(
             raise click.UsageError("--events and --json exclude each other")
         if quiet and logs:
             raise click.UsageError("--quiet and --logs exclude each other")
+        if kwargs.get("detach") and (events or quiet or logs or save):
+            raise click.UsageError("--detach shows nothing; leave out how to show it")
         viewing = Viewing(json=options.json, events=events, quiet=quiet, logs=logs, save=save)
         return inner(*args, viewing=viewing, **kwargs)
 

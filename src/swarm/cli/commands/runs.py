@@ -51,18 +51,19 @@ async def list_(
         wanted = RunFilter(
             workflow=workflow,
             states=tuple(RunState(state) for state in states),
-            limit=limit,
+            limit=limit + 1,
             before_id=before_id,
         )
         runs = await swarm.store.list_runs(wanted)
         await hint_orphans(swarm, options)
+    are_more, runs = len(runs) > limit, runs[:limit]
     if options.json:
         print_json({"runs": [run_summary(run) for run in runs]})
     elif not runs:
         note("there are no such runs")
     else:
         print_lines(run_table(stdout(), runs))
-        if len(runs) == limit:
+        if are_more:
             note(f"older ones: swarm runs list --before {runs[-1].id}")
 
 
@@ -128,10 +129,13 @@ async def logs(options: Globals, run_id: str, follow: bool, step: str | None) ->
         names = [record.step_id for record in await swarm.store.list_steps(run.id)]
         width = max(map(len, names), default=0)
         terminal = stdout()
+        written = 0
 
         def write(entry: JsonObject) -> None:
+            nonlocal written
             if step is not None and entry.get("step_id") != step:
                 return
+            written += 1
             if options.json:
                 print_json_line(entry)
             else:
@@ -141,6 +145,8 @@ async def logs(options: Globals, run_id: str, follow: bool, step: str | None) ->
             raise click.UsageError(f"the run has no step {step}; it has {', '.join(names)}")
         tail = _Tail(log_path(swarm.home.run_logs, run.id))
         await _print_log(swarm, run, tail, write, follow)
+    if not written and not options.json:
+        note("nothing was logged")
     return ExitCode.OK
 
 

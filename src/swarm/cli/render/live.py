@@ -28,6 +28,8 @@ SYMBOLS = {
     "pending": ("·", "."),
     "running": ("▶", ">"),
 }
+WIDE_ENOUGH_FOR_BARS = 80
+"""Columns of a terminal from which on progress bars are drawn."""
 SPARE_ROWS = 4
 """Rows of the terminal left free: the heading, and what is above."""
 
@@ -42,7 +44,6 @@ class LiveDisplay:
             file=terminal.stream,
             force_terminal=True,
             no_color=not terminal.color,
-            width=terminal.width,
             highlight=False,
             emoji=False,
             markup=False,
@@ -90,7 +91,7 @@ class LiveDisplay:
             no_wrap=True,
         )
         rows, hidden = visible(view, max(self._console.size.height - SPARE_ROWS, 3))
-        table = Table.grid(padding=(0, 1), expand=False)
+        table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(width=1)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True)
@@ -123,13 +124,17 @@ class LiveDisplay:
         if step.error:
             return Text(clean(step.error).replace("\n", " "), style="red")
         message = Text(clean(step.message).replace("\n", " "), style="bright_black")
+        if step.state in FINAL:
+            return Text("")
         if step.state != "running" or step.fraction is None:
-            return message if step.state not in FINAL else Text("")
+            return message
+        percentage = f"{step.fraction * 100:.0f}%"
+        if self._console.width < WIDE_ENOUGH_FOR_BARS:
+            return Text.assemble(percentage, " ", message, overflow="ellipsis", no_wrap=True)
         row = Table.grid(padding=(0, 1))
         row.add_column(width=16)
         row.add_column(width=4, justify="right")
         row.add_column(no_wrap=True, overflow="ellipsis")
-        percentage = f"{step.fraction * 100:.0f}%"
         row.add_row(ProgressBar(total=1.0, completed=step.fraction, width=16), percentage, message)
         return row
 
