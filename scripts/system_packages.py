@@ -15,6 +15,7 @@ import subprocess
 import sys
 
 PROGRAMS = {
+    "openssl": ("openssl", "that TLS passes the egress proxy unopened"),
     "sqlite3": ("sqlite3", "that the journal is readable with plain sqlite3"),
 }
 """Program: its Debian package, and what the tests cannot show without it."""
