@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
@@ -144,7 +145,8 @@ async def test_git_reads_a_repository_of_anyone(call: Caller, tmp_path: Path) ->
         ["-C", str(folder), "-c", "user.name=a", "-c", "user.email=b@c", "commit", "-q",
          "--allow-empty", "-m", "first"],
     ):  # fmt: skip
-        assert os.spawnvpe(os.P_WAIT, "git", ["git", *command], environment) == 0
+        git = await asyncio.create_subprocess_exec("git", *command, env=environment)
+        assert await git.wait() == 0
     code = """
         import subprocess
         def handler(i):
@@ -174,7 +176,7 @@ async def test_outputs_are_handed_out(call: Caller) -> None:
         "b": {"$file": "b"},
     }, result.error
     folder = sandbox.outputs_descriptor()
-    assert sorted(os.listdir(folder)) == ["b", "deep"]
+    assert sorted(entry.name for entry in os.scandir(folder)) == ["b", "deep"]
     report = os.open("deep/report.md", os.O_RDONLY, dir_fd=folder)
     assert os.read(report, 100) == b"# Report"
     os.close(report)
@@ -212,5 +214,5 @@ async def test_a_package_that_is_gone_is_an_error_of_its_own(call: Caller) -> No
     request = call.request("def handler(i): pass")
     (request.program.package / "main.py").unlink()
     request.program.package.rmdir()
-    with pytest.raises(SandboxUnavailable, match="No such file|is not there"):
+    with pytest.raises(SandboxUnavailable, match="No such file"):
         await call.backend.prepare(request)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -157,11 +156,16 @@ class NamespaceBackend:
 async def _spawn(sandbox_id: str, parts: Parts) -> SpawnedProcess:
     ends = await parts.session.open()
     try:
-        owners = plan.owners(parts.request) if os.geteuid() == 0 else []
+        owners = plan.owners(parts.request)
         descriptors = [parts.channel.guest_descriptor, ends.wire, ends.stdout, ends.stderr]
         return await parts.zygote.spawn(sandbox_id, owners, descriptors)
-    except FileNotFoundError as error:
-        raise unavailable("package", error.errno or 0, f"{error.filename} is not there") from None
+    except OSError as error:
+        is_input = error.filename in {mount.source for mount in parts.request.inputs}
+        raise unavailable(
+            "inputs" if is_input else "package",
+            error.errno or 0,
+            f"{error.filename}: {error.strerror}",
+        ) from None
     finally:
         close_all([ends.wire, ends.stdout, ends.stderr])
 

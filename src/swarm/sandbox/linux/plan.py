@@ -227,7 +227,7 @@ def sandbox_plan(
 
 
 def owners(request: SandboxRequest) -> list[str]:
-    """``uid:gid`` of what is mounted, for ID-mapped mounts.
+    """``uid:gid`` of what is mounted, for ID-mapped mounts, which only root can make.
 
     Raises:
         OSError: one of them is not there.
@@ -236,8 +236,8 @@ def owners(request: SandboxRequest) -> list[str]:
     paths = [program.package, *(mount.source for mount in request.inputs)]
     if program.environment is not None:
         paths.append(program.environment)
-    found = (path.stat() for path in paths)
-    return sorted({f"{status.st_uid}:{status.st_gid}" for status in found})
+    found = {f"{status.st_uid}:{status.st_gid}" for status in (path.stat() for path in paths)}
+    return sorted(found) if os.geteuid() == 0 else []
 
 
 def resource_limits(request: SandboxRequest, facts: HostFacts) -> dict[str, int]:

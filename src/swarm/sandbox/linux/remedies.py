@@ -14,6 +14,11 @@ _CONTAINER = (
     "`--privileged`)"
 )
 _TOO_OLD = "Linux 5.12 or newer is needed"
+_FILES = {
+    "idmapped-mount": "make it readable by others (`chmod -R o+rX`), or run Swarm as its owner",
+    "package": "check that its folder is still there and readable, or register the agent again",
+    "inputs": "check that the input is still there and that you may read it",
+}
 _NONE = "or pass `--isolation none` for code that you trust"
 
 
@@ -45,6 +50,8 @@ def remedy(layer: str, code: int, read: Callable[[str], str | None] | None = Non
         return f"{_user_namespace_remedy(code, read)}, {_NONE}"
     if code == errno.ENOSYS:
         return f"{_TOO_OLD}, {_NONE}"
+    if layer in _FILES:
+        return _FILES[layer]
     specific = {
         "mount-namespace": _CONTAINER,
         "namespaces": _CONTAINER,
@@ -57,9 +64,6 @@ def remedy(layer: str, code: int, read: Callable[[str], str | None] | None = Non
         "SWARM_REQUIRE_CGROUP=false",
         "seccomp": "the kernel needs CONFIG_SECCOMP_FILTER",
         "landlock": "report this kernel's version",
-        "idmapped-mount": "make it readable by others (`chmod -R o+rX`), or run Swarm as its owner",
-        "package": "check that the package's folder is still there (`swarm agent register` again)",
-        "inputs": "check that the input is still there and that you may read it",
     }
     return f"{specific.get(layer, 'run `swarm doctor`')}, {_NONE}"
 

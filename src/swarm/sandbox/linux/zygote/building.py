@@ -33,6 +33,12 @@ def join_cgroups(process_files: list[str]) -> None:
             template.write_text(path, "0")
 
 
+def go_first_when_memory_runs_out(process: str) -> None:
+    """Have the kernel prefer this sandbox's processes over all others when it must kill."""
+    with layer("resource-limits"):
+        template.write_text(f"{process}/oom_score_adj", "1000")
+
+
 def enter_namespaces() -> None:
     """All but the pid namespace, which the clone made, and the user namespace, which is last."""
     with layer("namespaces"):

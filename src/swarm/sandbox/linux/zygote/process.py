@@ -72,6 +72,7 @@ def _build(template: Template, job: Job, host: socket.socket) -> int:
     plan = channel.read_plan(host)
     process = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     building.join_cgroups(plan["cgroup"])
+    building.go_first_when_memory_runs_out(f"/proc/self/fd/{process}")
     building.enter_namespaces()
     building.build_root(plan, template.staging, job.uid, job.maps)
     passed = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in confinement.WRITABLE]
