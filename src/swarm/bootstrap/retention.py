@@ -7,10 +7,10 @@ import shutil
 import time
 from pathlib import Path
 
-from swarm.bootstrap.assembly import Swarm
 from swarm.engine.logs import log_path
 from swarm.kernel.clock import ago_text
 from swarm.kernel.home import Home
+from swarm.store.ports import RunJournal
 
 SECONDS_PER_DAY = 86_400
 BATCH = 200
@@ -22,24 +22,15 @@ def run_files(home: Home, run_id: str) -> Path:
     return home.artifacts / "runs" / run_id
 
 
-async def purge_expired(swarm: Swarm, days: float | None = None, limit: int = BATCH) -> list[str]:
-    """Delete runs that ended longer ago than ``days`` (else the setting), oldest first.
-
-    Args:
-        swarm: the open home.
-        days: None takes the setting ``retention_days``, of which 0 keeps runs for ever.
-        limit: at most so many.
+async def purge_expired(store: RunJournal, home: Home, days: float) -> list[str]:
+    """Delete runs that ended longer ago than ``days``, oldest first, at most ``BATCH`` of them.
 
     Returns:
         The ids of the runs that are gone.
     """
-    if days is None:
-        days = swarm.settings.retention_days
-        if days == 0:
-            return []
-    purged = await swarm.store.purge_runs(ago_text(days * SECONDS_PER_DAY), limit)
-    await asyncio.to_thread(_remove_files, swarm.home, purged)
-    await asyncio.to_thread(_remove_invocation_files, swarm.home, days)
+    purged = await store.purge_runs(ago_text(days * SECONDS_PER_DAY), BATCH)
+    await asyncio.to_thread(_remove_files, home, purged)
+    await asyncio.to_thread(_remove_invocation_files, home, days)
     return purged
 
 

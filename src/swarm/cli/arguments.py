@@ -10,8 +10,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from swarm.bootstrap.assembly import Swarm
-from swarm.cli.context import session
+from swarm.bootstrap.records import Records
+from swarm.cli.context import reading
 from swarm.cli.options import Globals
 from swarm.kernel.errors import SwarmError
 from swarm.store.records import RunFilter
@@ -24,7 +24,7 @@ class Reference(click.ParamType[str]):
     """The name of something recorded in the home; completion asks the home."""
 
     def __init__(
-        self, name: str, candidates: Callable[[Swarm], Awaitable[Iterable[tuple[str, str]]]]
+        self, name: str, candidates: Callable[[Records], Awaitable[Iterable[tuple[str, str]]]]
     ) -> None:
         self.name = name
         self._candidates = candidates
@@ -50,20 +50,20 @@ class Reference(click.ParamType[str]):
         ]
 
     async def _collect(self, options: Globals) -> list[tuple[str, str]]:
-        async with session(options) as swarm:
-            return sorted(set(await self._candidates(swarm)))
+        async with reading(options) as records:
+            return sorted(set(await self._candidates(records)))
 
 
-async def _agents(swarm: Swarm) -> Iterable[tuple[str, str]]:
-    return [(record.name, record.description) for record in await swarm.agents.list()]
+async def _agents(records: Records) -> Iterable[tuple[str, str]]:
+    return [(record.name, record.description) for record in await records.store.list_agents()]
 
 
-async def _workflows(swarm: Swarm) -> Iterable[tuple[str, str]]:
-    return [(record.name, record.description) for record in await swarm.workflows.list()]
+async def _workflows(records: Records) -> Iterable[tuple[str, str]]:
+    return [(record.name, record.description) for record in await records.store.list_workflows()]
 
 
-async def _runs(swarm: Swarm) -> Iterable[tuple[str, str]]:
-    runs = await swarm.store.list_runs(RunFilter(limit=COMPLETED_RUNS))
+async def _runs(records: Records) -> Iterable[tuple[str, str]]:
+    runs = await records.store.list_runs(RunFilter(limit=COMPLETED_RUNS))
     return [(run.id, f"{run.workflow_name} {run.status}") for run in runs]
 
 

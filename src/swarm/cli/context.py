@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from swarm.bootstrap.assembly import Swarm, open_swarm
+from swarm.bootstrap.records import Records, open_records
 from swarm.cli.options import Globals
 from swarm.kernel.settings import Settings, load_settings
 
@@ -33,6 +33,6 @@ def read_settings(options: Globals) -> Settings:
     return load_settings(options.environment())
 
 
-def session(options: Globals, role: str = "cli") -> AbstractAsyncContextManager[Swarm]:
-    """Open the home that the command line names, as a host of ``role`` once it drives runs."""
-    return open_swarm(read_settings(options), role=role)
+def reading(options: Globals) -> AbstractAsyncContextManager[Records]:
+    """Open the home that the command line names, to look at its records."""
+    return open_records(read_settings(options))

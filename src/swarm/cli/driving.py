@@ -12,12 +12,11 @@ from swarm.bootstrap.retention import BATCH, purge_expired, run_files
 from swarm.cli.documents import run_document
 from swarm.cli.files import keep_files
 from swarm.cli.graphs import run_nodes
-from swarm.cli.options import Globals
 from swarm.cli.output import note, print_json
 from swarm.cli.render.graph import levels
 from swarm.cli.render.progress import RunView
 from swarm.cli.render.results import show_result
-from swarm.cli.render.values import STATE_COLORS, duration, elapsed_ms, plural
+from swarm.cli.render.values import STATE_COLORS, duration, elapsed_ms
 from swarm.cli.signals import SIGNALS
 from swarm.cli.terminal import clean, stderr, stdout
 from swarm.cli.viewing import Display, Viewing
@@ -121,7 +120,7 @@ async def _follow(
 
 
 async def _view(swarm: Swarm, run: RunRecord) -> RunView:
-    nodes = await run_nodes(swarm, run)
+    nodes = await run_nodes(swarm.store, run)
     ordered = [node.id for layer in levels(nodes) for node in layer]
     return RunView.of(run.id, f"{run.workflow_name}@{run.workflow_version}", ordered)
 
@@ -196,18 +195,11 @@ async def tidying(swarm: Swarm) -> AsyncIterator[None]:
 
 async def _purge_regularly(swarm: Swarm, purged_once: asyncio.Event) -> None:
     while True:
-        purged = await purge_expired(swarm)
+        days = swarm.settings.retention_days
+        purged = await purge_expired(swarm.store, swarm.home, days) if days else []
         purged_once.set()
         if len(purged) < BATCH:
             await asyncio.sleep(PURGE_SECONDS)
-
-
-async def hint_orphans(swarm: Swarm, options: Globals) -> None:
-    """Tell of interrupted runs, without touching them."""
-    orphans = await swarm.runs.orphans()
-    if orphans and not options.json:
-        was = "was" if len(orphans) == 1 else "were"
-        note(f"{plural(len(orphans), 'run')} {was} interrupted: swarm runs resume")
 
 
 async def resume_orphans_elsewhere(swarm: Swarm, orphans: Sequence[RunRecord]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from swarm.bootstrap.assembly import Swarm
 from swarm.cli.render.graph import Node
 from swarm.definitions.loading import workflow_from_json
 from swarm.definitions.workflow import WorkflowDefinition
 from swarm.expressions.dependencies import step_dependencies
+from swarm.store.ports import WorkflowRegistry
 from swarm.store.records import RunRecord
 
 
@@ -25,7 +25,7 @@ def workflow_nodes(definition: WorkflowDefinition) -> dict[str, Node]:
     }
 
 
-async def run_nodes(swarm: Swarm, run: RunRecord) -> dict[str, Node]:
+async def run_nodes(workflows: WorkflowRegistry, run: RunRecord) -> dict[str, Node]:
     """The steps of the workflow that a run is pinned to; nothing if its record is gone."""
-    record = await swarm.store.get_workflow(run.workflow_id)
+    record = await workflows.get_workflow(run.workflow_id)
     return workflow_nodes(workflow_from_json(record.definition)) if record else {}

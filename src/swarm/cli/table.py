@@ -17,8 +17,8 @@ AGENT = {
     "new": _command("agent_packages:new", "Make a new agent from a template."),
     "list": _command("agent:list_", "List the registered agents."),
     "info": _command("agent:info", "Show what an agent takes, gives and may do."),
-    "register": _command("agent:register", "Register agents, and grant what they request."),
-    "unregister": _command("agent:unregister", "Take an agent out of the registry."),
+    "register": _command("agent_registry:register", "Register agents and grant what they request."),
+    "unregister": _command("agent_registry:unregister", "Take an agent out of the registry."),
     "validate": _command("agent_packages:validate", "Check packages without registering them."),
     "run": _command("agent_run:run", "Call one agent, outside any workflow."),
     "pack": _command("agent_packages:pack", "Write a reproducible .apkg archive of a package."),
@@ -26,14 +26,14 @@ AGENT = {
 }
 
 WORKFLOW = {
-    "new": _command("workflow:new", "Make a new workflow from a template."),
+    "new": _command("workflow_registry:new", "Make a new workflow from a template."),
     "list": _command("workflow:list_", "List the registered workflows."),
     "info": _command("workflow:info", "Show a workflow's inputs, steps and outputs."),
-    "register": _command("workflow:register", "Register workflows."),
-    "enable": _command("workflow:enable", "Let a workflow be run again."),
-    "disable": _command("workflow:disable", "Keep a workflow from being run."),
+    "register": _command("workflow_registry:register", "Register workflows."),
+    "enable": _command("workflow_registry:enable", "Let a workflow be run again."),
+    "disable": _command("workflow_registry:disable", "Keep a workflow from being run."),
     "runs": _command("workflow:runs", "Show a workflow's run history."),
-    "validate": _command("workflow:validate", "Check workflows without registering them."),
+    "validate": _command("workflow_registry:validate", "Check workflows without registering them."),
     "graph": _command("graph:graph", "Draw a workflow's steps and what they wait for."),
 }
 
@@ -41,10 +41,10 @@ RUNS = {
     "list": _command("runs:list_", "List runs, newest first."),
     "show": _command("runs:show", "Show a run's steps, outputs and files."),
     "logs": _command("runs:logs", "Print what a run's agents logged."),
-    "resume": _command("drive:resume", "Carry on interrupted, failed or cancelled runs."),
-    "cancel": _command("runs:cancel", "Stop runs, with clean-up."),
-    "retry": _command("drive:retry", "Start a new run with the inputs of another."),
-    "prune": _command("runs:prune", "Delete runs that ended long ago."),
+    "resume": _command("steer:resume", "Carry on interrupted, failed or cancelled runs."),
+    "cancel": _command("steer:cancel", "Stop runs, with clean-up."),
+    "retry": _command("steer:retry", "Start a new run with the inputs of another."),
+    "prune": _command("steer:prune", "Delete runs that ended long ago."),
 }
 
 RUN = _command("run:run", "Run a workflow and show its progress.", _RUN)

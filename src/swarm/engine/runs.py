@@ -21,13 +21,12 @@ from swarm.engine.following import finished_event, recorded_events
 from swarm.engine.hub import EventHub, Subscription
 from swarm.engine.invocations import Invoker
 from swarm.engine.logs import RunLog, log_path, read_log
+from swarm.engine.lookup import find_run
 from swarm.engine.peers import PeerRequests, Peers, WorkerStarter
 from swarm.engine.pins import Pins
 from swarm.kernel.clock import ago_text, now_text
 from swarm.kernel.errors import (
     ConflictError,
-    InvalidError,
-    NotFoundError,
     OwnershipLost,
     UnavailableError,
 )
@@ -240,20 +239,7 @@ class RunService(Runs):
         return await self.get(run_id)
 
     async def get(self, run_id_or_prefix: str) -> RunRecord:
-        run = await self._store.get_run(run_id_or_prefix)
-        if run is not None:
-            return run
-        found = await self._store.find_runs(run_id_or_prefix, 5)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise InvalidError(
-                f"{run_id_or_prefix} is the start of several runs",
-                remedy="give more of the id: " + ", ".join(run.id for run in found),
-            )
-        raise NotFoundError(
-            f"there is no run {run_id_or_prefix}", remedy="`swarm runs list` shows the runs"
-        )
+        return await find_run(self._store, run_id_or_prefix)
 
     async def logs(self, run_id: str) -> list[JsonObject]:
         return await asyncio.to_thread(read_log, self._home.run_logs, run_id)

@@ -32,6 +32,10 @@ class NothingRegistered:
     register_command: str
 
 
+AGENTS = NothingRegistered("agent", "swarm agent list", "swarm agent register <folder>")
+WORKFLOWS = NothingRegistered("workflow", "swarm workflow list", "swarm workflow register <folder>")
+
+
 def split_reference(reference: str) -> tuple[str, str | None]:
     """``name@version`` as its two parts; the version is None for a bare name."""
     name, at, version = reference.partition("@")

@@ -17,18 +17,16 @@ from swarm.kernel.ids import new_id
 from swarm.kernel.settings import Settings
 from swarm.packages.entry import entry_tuple
 from swarm.packages.environments import EnvironmentInstaller
+from swarm.packages.grants import Permissions, collect_grants
 from swarm.packages.host import check_host
 from swarm.packages.package import MANIFEST, Package
 from swarm.packages.pinning import PinnedPackages
 from swarm.packages.places import children_with
 from swarm.packages.reading import read_package
-from swarm.packages.references import NothingRegistered, choose_version, split_reference
+from swarm.packages.references import AGENTS, choose_version, split_reference
 from swarm.sandbox.ports import Program
 from swarm.store.ports import AgentRegistry
 from swarm.store.records import DEFAULT_PROJECT, AgentRecord, GrantRecord
-
-Permissions = dict[str, tuple[str, ...]]
-"""What is asked for or granted: ``{permission: values}``, without empty ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +155,7 @@ class AgentCatalog:
             NotFoundError: no such agent or version; offers what there is.
         """
         agents = await self.list()
-        return choose_version(reference, agents, _AGENTS)
+        return choose_version(reference, agents, AGENTS)
 
     async def list(self) -> list[AgentRecord]:
         """The registered agents by name, then by ascending version."""
@@ -165,7 +163,7 @@ class AgentCatalog:
 
     async def granted(self, record: AgentRecord) -> Permissions:
         """What the package of ``record`` is granted."""
-        return _collect(await self._registry.list_grants(record.digest, record.project_id))
+        return collect_grants(await self._registry.list_grants(record.digest, record.project_id))
 
     def program(self, record: AgentRecord) -> Program:
         """What a sandbox needs to run the agent.
@@ -196,7 +194,7 @@ class AgentCatalog:
         """What this very package, or else the highest version registered, was granted."""
         same = await self._registry.list_grants(package.digest, self._project_id)
         if same or not earlier:
-            return _collect(same)
+            return collect_grants(same)
         return await self.granted(earlier[-1])
 
     def _record(
@@ -252,16 +250,6 @@ def beyond(
         for name, values in requested.items()
     }
     return {name: values for name, values in more.items() if values}
-
-
-_AGENTS = NothingRegistered("agent", "swarm agent list", "swarm agent register <folder>")
-
-
-def _collect(grants: Sequence[GrantRecord]) -> Permissions:
-    found: dict[str, list[str]] = {}
-    for grant in grants:
-        found.setdefault(grant.permission, []).append(grant.value)
-    return {name: tuple(sorted(values)) for name, values in sorted(found.items())}
 
 
 def _refuse_more(package: Package, requested: Permissions, granted: Permissions) -> None:

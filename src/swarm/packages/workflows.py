@@ -24,7 +24,7 @@ from swarm.kernel.ids import new_id
 from swarm.kernel.json import dump_bytes
 from swarm.kernel.settings import Settings
 from swarm.packages.places import Kind, absolute, children_with, kind_of, unreadable
-from swarm.packages.references import NothingRegistered, choose_version, split_reference
+from swarm.packages.references import WORKFLOWS, choose_version, split_reference
 from swarm.packages.registration import AgentCatalog, FailedRegistration
 from swarm.packages.scaffold import WORKFLOW_FILE
 from swarm.store.ports import WorkflowRegistry
@@ -118,7 +118,7 @@ class WorkflowCatalog:
         Raises:
             NotFoundError: no such workflow or version; offers what there is.
         """
-        return choose_version(reference, await self.list(), _WORKFLOWS)
+        return choose_version(reference, await self.list(), WORKFLOWS)
 
     async def list(self) -> list[WorkflowRecord]:
         """The registered workflows by name, then by ascending version."""
@@ -178,11 +178,6 @@ class WorkflowCatalog:
             updated_at=time,
             project_id=self._project_id,
         )
-
-
-_WORKFLOWS = NothingRegistered(
-    "workflow", "swarm workflow list", "swarm workflow register <folder>"
-)
 
 
 def _workflow_file(path: Path) -> Path:

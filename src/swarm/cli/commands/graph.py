@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from swarm.cli.arguments import WORKFLOW
-from swarm.cli.context import asynchronous, session
+from swarm.cli.context import asynchronous, reading
 from swarm.cli.graphs import workflow_nodes
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import print_json, print_lines
@@ -19,7 +19,8 @@ from swarm.definitions.loading import load_workflow, workflow_from_json
 from swarm.definitions.workflow import WorkflowDefinition
 from swarm.expressions.checking import check_workflow
 from swarm.kernel.errors import DefinitionError
-from swarm.packages.scaffold import WORKFLOW_FILE
+
+WORKFLOW_FILE = "workflow.yaml"
 
 
 @click.command("graph", cls=SwarmCommand)
@@ -63,8 +64,8 @@ async def _definition(options: Globals, workflow: str) -> WorkflowDefinition:
     path = Path(workflow)
     is_path = "/" in workflow or path.suffix in (".yaml", ".yml") or workflow in (".", "..")
     if not is_path:
-        async with session(options) as swarm:
-            return workflow_from_json((await swarm.workflows.resolve(workflow)).definition)
+        async with reading(options) as records:
+            return workflow_from_json((await records.workflow(workflow)).definition)
     file = path / WORKFLOW_FILE if path.is_dir() else path
     definition = await asyncio.to_thread(load_workflow, file)
     if problems := check_workflow(definition, None, str(file), None):

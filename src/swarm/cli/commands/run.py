@@ -6,12 +6,13 @@ import click
 
 from swarm.bootstrap.assembly import Swarm
 from swarm.cli.arguments import WORKFLOW
-from swarm.cli.context import asynchronous, session
+from swarm.cli.context import asynchronous
 from swarm.cli.driving import follow_runs, resume_orphans_elsewhere, tidying
 from swarm.cli.inputs import GivenInputs, add_pairs, read_input, take_paths
 from swarm.cli.isolation import isolation_option, warn_unisolated
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
+from swarm.cli.session import session
 from swarm.cli.viewing import Viewing, viewing_options
 from swarm.definitions.loading import workflow_from_json
 from swarm.engine.api import RunRequest

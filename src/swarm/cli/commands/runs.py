@@ -1,32 +1,35 @@
-"""``swarm runs list|show|logs|cancel|prune``"""
+"""``swarm runs list|show|logs``"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import click
 import orjson
 
-from swarm.bootstrap.assembly import Swarm
-from swarm.bootstrap.retention import purge_expired, run_files
+from swarm.bootstrap.retention import run_files
 from swarm.cli.arguments import RUN, WORKFLOW
-from swarm.cli.context import asynchronous, session
+from swarm.cli.context import asynchronous, reading
 from swarm.cli.documents import run_document, run_summary
-from swarm.cli.driving import hint_orphans
 from swarm.cli.files import keep_files
+from swarm.cli.lazy import load
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
+from swarm.cli.orphans import hint_orphans
 from swarm.cli.output import note, print_json, print_json_line, print_lines
 from swarm.cli.render.results import show_result
 from swarm.cli.render.runs import failure, log_line, run_table, step_table
 from swarm.cli.render.tables import facts
-from swarm.cli.render.values import STATE_COLORS, duration, elapsed_ms, local_time, plural
+from swarm.cli.render.values import STATE_COLORS, duration, elapsed_ms, local_time
 from swarm.cli.terminal import stdout
 from swarm.engine.logs import log_path
 from swarm.kernel.errors import ExitCode
 from swarm.kernel.json import JsonObject, dumps
-from swarm.store.records import RunFilter, RunRecord, RunState
+from swarm.store.records import RunFilter, RunState
+
+SESSION = "swarm.cli.session:session"
+"""Loaded only to follow: it brings the engine along."""
 
 
 @click.command("list", cls=SwarmCommand)
@@ -46,16 +49,16 @@ async def list_(
     options: Globals, workflow: str | None, states: tuple[str, ...], limit: int, before: str | None
 ) -> None:
     """List runs, newest first."""
-    async with session(options) as swarm:
-        before_id = (await swarm.runs.get(before)).id if before else None
+    async with reading(options) as records:
+        before_id = (await records.run(before)).id if before else None
         wanted = RunFilter(
             workflow=workflow,
             states=tuple(RunState(state) for state in states),
             limit=limit + 1,
             before_id=before_id,
         )
-        runs = await swarm.store.list_runs(wanted)
-        await hint_orphans(swarm, options)
+        runs = await records.store.list_runs(wanted)
+        await hint_orphans(records, options)
     are_more, runs = len(runs) > limit, runs[:limit]
     if options.json:
         print_json({"runs": [run_summary(run) for run in runs]})
@@ -82,14 +85,14 @@ async def show(options: Globals, run_id: str, save: Path | None) -> None:
 
     RUN is an id or the start of one.
     """
-    async with session(options) as swarm:
-        run = await swarm.runs.get(run_id)
-        steps = await swarm.store.list_steps(run.id)
+    async with reading(options) as records:
+        run = await records.run(run_id)
+        steps = await records.store.list_steps(run.id)
         kept = await keep_files(
             run.outputs or {},
-            swarm.artifacts,
-            swarm.home,
-            save or run_files(swarm.home, run.id),
+            records.artifacts,
+            records.home,
+            save or run_files(records.home, run.id),
             replace=save is not None,
         )
     if options.json:
@@ -124,9 +127,9 @@ async def logs(options: Globals, run_id: str, follow: bool, step: str | None) ->
 
     RUN is an id or the start of one. With --json each line is one JSON object (JSON Lines).
     """
-    async with session(options) as swarm:
-        run = await swarm.runs.get(run_id)
-        names = [record.step_id for record in await swarm.store.list_steps(run.id)]
+    async with reading(options) as records:
+        run = await records.run(run_id)
+        names = [record.step_id for record in await records.store.list_steps(run.id)]
         width = max(map(len, names), default=0)
         terminal = stdout()
         written = 0
@@ -143,30 +146,28 @@ async def logs(options: Globals, run_id: str, follow: bool, step: str | None) ->
 
         if step is not None and step not in names:
             raise click.UsageError(f"the run has no step {step}; it has {', '.join(names)}")
-        tail = _Tail(log_path(swarm.home.run_logs, run.id))
-        await _print_log(swarm, run, tail, write, follow)
+    tail = _Tail(log_path(records.home.run_logs, run.id))
+    if follow:
+        async with aclosing(_changes(options, run.id)) as changes:
+            async for _ in changes:
+                for entry in tail.read():
+                    write(entry)
+                terminal.flush()
+    for entry in tail.read():
+        write(entry)
     if not written and not options.json:
         note("nothing was logged")
     return ExitCode.OK
 
 
-async def _print_log(
-    swarm: Swarm,
-    run: RunRecord,
-    tail: _Tail,
-    write: Callable[[JsonObject], None],
-    follow: bool,
-) -> None:
-    terminal = stdout()
-    if follow:
-        # The file is the source, so no line comes twice; the events only say when to look.
-        events: AsyncIterator[object] = swarm.runs.follow(run.id)
-        async for _ in events:
-            for entry in tail.read():
-                write(entry)
-            terminal.flush()
-    for entry in tail.read():
-        write(entry)
+async def _changes(options: Globals, run_id: str) -> AsyncGenerator[object, None]:
+    """Something whenever the run goes on, until it ends.
+
+    The log's file is the source, so that no line comes twice; the events only say when to look.
+    """
+    async with load(SESSION)(options) as swarm:
+        async for event in swarm.runs.follow(run_id):
+            yield event
 
 
 class _Tail:
@@ -190,46 +191,3 @@ class _Tail:
                         continue  # cut short by a crash, then written on
         except FileNotFoundError:
             return
-
-
-@click.command("cancel", cls=SwarmCommand)
-@click.argument("run_ids", nargs=-1, required=True, type=RUN, metavar="RUN...")
-@pass_globals
-@asynchronous
-async def cancel(options: Globals, run_ids: tuple[str, ...]) -> None:
-    """Stop runs, wherever they are driven, with clean-up.
-
-    RUN is an id or the start of one. A run that has ended is left as it is.
-    """
-    async with session(options) as swarm:
-        runs = await asyncio.gather(*(swarm.runs.cancel(run_id) for run_id in run_ids))
-    if options.json:
-        print_json({"runs": [run_summary(run) for run in runs]})
-        return
-    for run in runs:
-        had = "" if run.status is RunState.CANCELLED else "had already ended: "
-        print_lines([f"{run.id} {had}{run.status}"])
-
-
-@click.command("prune", cls=SwarmCommand)
-@click.option(
-    "--older-than",
-    type=click.FloatRange(min=0),
-    metavar="DAYS",
-    help="Days since the run ended; by default the setting retention_days.",
-)
-@pass_globals
-@asynchronous
-async def prune(options: Globals, older_than: float | None) -> None:
-    """Delete runs that ended long ago, with their logs and the copies of their files."""
-    gone: list[str] = []
-    async with session(options) as swarm:
-        while batch := await purge_expired(swarm, older_than):
-            gone += batch
-        days = swarm.settings.retention_days if older_than is None else older_than
-    if options.json:
-        print_json({"runs": gone, "older_than_days": days})
-    elif older_than is None and days == 0:
-        note("retention_days is 0, which keeps runs for ever; give --older-than DAYS")
-    else:
-        print_lines([f"deleted {plural(len(gone), 'run')} that ended more than {days:g} days ago"])

@@ -7,10 +7,11 @@ import sys
 
 import click
 
-from swarm.cli.context import asynchronous, session
+from swarm.cli.context import asynchronous
 from swarm.cli.driving import tidying
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json
+from swarm.cli.session import session
 from swarm.cli.signals import cancelled_by_signals
 from swarm.cli.terminal import stderr, stdout
 from swarm.kernel.errors import ExitCode

@@ -1,0 +1,72 @@
+"""A home opened only to look at its records.
+
+Lists and details must come at once, so this loads neither the engine nor packages nor sandboxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from swarm.dispatch.local_hosts import LocalHosts
+from swarm.engine.lookup import find_run
+from swarm.kernel.home import Home
+from swarm.kernel.settings import Settings
+from swarm.packages.grants import Permissions, collect_grants
+from swarm.packages.references import AGENTS, WORKFLOWS, choose_version
+from swarm.store.artifacts import LocalArtifacts
+from swarm.store.ports import ArtifactStore, Store
+from swarm.store.records import AgentRecord, RunRecord, WorkflowRecord
+from swarm.store.sqlite.store import open_store
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What a home holds."""
+
+    settings: Settings
+    home: Home
+    store: Store
+    artifacts: ArtifactStore
+    hosts: LocalHosts
+
+    async def agent(self, reference: str) -> AgentRecord:
+        """The agent called ``name`` or ``name@version``; raises NotFoundError."""
+        return choose_version(reference, await self.store.list_agents(), AGENTS)
+
+    async def granted(self, agent: AgentRecord) -> Permissions:
+        """What the agent's package is granted."""
+        return collect_grants(await self.store.list_grants(agent.digest, agent.project_id))
+
+    async def workflow(self, reference: str) -> WorkflowRecord:
+        """The workflow called ``name`` or ``name@version``; raises NotFoundError."""
+        return choose_version(reference, await self.store.list_workflows(), WORKFLOWS)
+
+    async def run(self, reference: str) -> RunRecord:
+        """The run with this id or start of one; raises NotFoundError or InvalidError."""
+        return await find_run(self.store, reference)
+
+    async def orphans(self) -> list[RunRecord]:
+        """Runs that have not ended and whose host is gone, or never took them up."""
+        return [
+            run
+            for run in await self.store.unfinished_runs()
+            if run.owner is None or not self.hosts.is_alive(run.owner)
+        ]
+
+
+@asynccontextmanager
+async def open_records(settings: Settings) -> AsyncIterator[Records]:
+    """Open the home of ``settings`` to look at its records; it is made if it is not there.
+
+    Raises:
+        UnavailableError: the home or its database cannot be used.
+    """
+    home = Home(settings.home)
+    home.create()
+    store = await open_store(home.database, settings)
+    try:
+        yield Records(settings, home, store, LocalArtifacts(home.artifacts), LocalHosts(home.hosts))
+    finally:
+        await store.close()
