@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from swarm.definitions.fields import FieldDefinition
 from swarm.definitions.files import ARTIFACT_KEY, FileValue
 from swarm.engine.trees import DIRECTORY_MEDIA_TYPE, Collector, materialise_tree
-from swarm.kernel.errors import InputError, RefusedError, SwarmError
+from swarm.kernel.errors import InputError, OutputError, RefusedError
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.sandbox.ports import InputMount
 from swarm.store.ports import ArtifactStore
@@ -28,12 +28,6 @@ OUTPUT_KEY = "$file"
 """The key by which a handler names a file that it wrote below ``$SWARM_OUTPUTS``."""
 
 _PATH_TYPES = frozenset({"file", "directory"})
-
-
-class OutputFilesError(SwarmError):
-    """A file that the handler named cannot be taken out; the invocation fails."""
-
-    code = "bad_output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +127,7 @@ async def collect_outputs(
         max_files: most files that one invocation may hand out.
 
     Raises:
-        OutputFilesError: a named file is missing, leaves the directory, or is not regular.
+        OutputError: a named file is missing, leaves the directory, or is not regular.
         RefusedError: a file value that this agent was never given.
     """
     collector = Collector(artifacts, max_files)
@@ -146,7 +140,7 @@ async def collect_outputs(
         try:
             file_value = await _collect_one(field, value, descriptor(), collector)
         except OSError as error:
-            raise OutputFilesError(
+            raise OutputError(
                 f"output `{field.name}`: the file {value[OUTPUT_KEY]!r} cannot be taken: "
                 f"{error.strerror or error}",
                 remedy="write it below $SWARM_OUTPUTS, as a regular file, before returning",
@@ -171,7 +165,7 @@ async def _collect_one(
         status = os.fstat(opened)
         if field.type == "directory":
             if not stat.S_ISDIR(status.st_mode):
-                raise OutputFilesError(f"output `{field.name}` must be a directory")
+                raise OutputError(f"output `{field.name}` must be a directory")
             reference = await collector.put_tree(opened)
             return FileValue(reference, parts[-1], None, DIRECTORY_MEDIA_TYPE)
         reference, size = await collector.put_file(opened)
@@ -183,12 +177,12 @@ async def _collect_one(
 
 def _relative_parts(name: str, path: JsonValue) -> tuple[str, ...]:
     if not isinstance(path, str) or not path or "\0" in path:
-        raise OutputFilesError(f"output `{name}` must name a file by a path, got {path!r}")
+        raise OutputError(f"output `{name}` must name a file by a path, got {path!r}")
     for root in ("/outputs/", "./"):
         path = path.removeprefix(root)
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts:
-        raise OutputFilesError(
+        raise OutputError(
             f"output `{name}` names {path!r}, which does not lie below $SWARM_OUTPUTS"
         )
     return parts

@@ -13,17 +13,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from swarm.kernel.errors import SwarmError
+from swarm.kernel.errors import OutputError
 from swarm.kernel.json import dump_bytes, loads
 from swarm.store.ports import ArtifactStore
 
 DIRECTORY_MEDIA_TYPE = "inode/directory"
-
-
-class TreeError(SwarmError):
-    """A directory holds what cannot be handed on: too many files, links, devices."""
-
-    code = "bad_output"
 
 
 class Collector:
@@ -37,13 +31,13 @@ class Collector:
         """Store an open regular file; return its reference and size in bytes.
 
         Raises:
-            TreeError: not a regular file of the directory's own, or one too many.
+            OutputError: not a regular file of the directory's own, or one too many.
         """
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise TreeError("only regular files without further links can be handed out")
+            raise OutputError("only regular files without further links can be handed out")
         if self._left == 0:
-            raise TreeError(
+            raise OutputError(
                 "the invocation hands out more files than the limit allows",
                 remedy="hand out fewer, or one archive; the setting is max_output_files",
             )
@@ -79,7 +73,7 @@ def _walk(descriptor: int, prefix: str) -> Iterator[tuple[str, int]]:
         try:
             opened = os.open(name, flags, dir_fd=descriptor)
         except OSError as error:
-            raise TreeError(f"{path} cannot be handed out: {error.strerror}") from None
+            raise OutputError(f"{path} cannot be handed out: {error.strerror}") from None
         if stat.S_ISDIR(os.fstat(opened).st_mode):
             try:
                 yield from _walk(opened, f"{path}/")

@@ -13,6 +13,7 @@
     │   ├── DatabaseError          locked, read-only, full, damaged or of a newer version
     │   ├── SandboxUnavailable     the kernel refuses a layer that is required
     │   └── DependencyError        a package's dependencies cannot be installed
+    ├── OutputError             1  a file that an agent handed out cannot be taken
     └── OwnershipLost           1  another host has taken over the run
 
 The number is the process's exit code. A message says what is wrong; ``where`` says the file and
@@ -179,6 +180,12 @@ class SandboxUnavailable(UnavailableError):
 
 class DependencyError(UnavailableError):
     code = "dependencies"
+
+
+class OutputError(SwarmError):
+    """What an agent handed out breaks a rule: a link, a device, a path that leaves, too many."""
+
+    code = "bad_output"
 
 
 class OwnershipLost(SwarmError):
