@@ -84,6 +84,9 @@ def test_a_shell_that_ends_early_is_noticed(tmp_path: Path) -> None:
         ("...\nb", "a\nc\n", False),
         ("1.5 (x)", "1.5 (x)  \n\n", True),
         ("1.5", "125", False),
+        ("12:00:01 took 4 ms", "23:59:59 took 1.2 s", True),
+        ("run_" + "0" * 32 + " ok", "run_" + "f" * 32 + " ok", True),
+        ("took 4 ms", "took long", False),
     ],
 )
 def test_output_is_compared_as_text_with_gaps(expected: str, output: str, same: bool) -> None:

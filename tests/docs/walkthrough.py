@@ -5,8 +5,9 @@ Three kinds of fenced blocks count:
 - ``console``: lines that start with ``$ `` are typed into one shell for the whole page; a line that
   starts with ``> `` continues the command above it. Lines after a command are what it must print
   (standard output and error together), where ``...`` stands for any text within a line, and a line
-  of its own for any lines. A command that shows no output may print anything. Its exit code must
-  be 0, or N in a block marked ``console exit=N`` (the block's last command).
+  of its own for any lines. Times, durations, sizes and the ids of runs need not be the same. A
+  command that shows no output may print anything. Its exit code must be 0, or N in a block marked
+  ``console exit=N`` (the block's last command).
 - any block marked ``file=PATH``: its text is written to that file, relative to where the shell is.
 - everything else is only read.
 """
@@ -23,6 +24,14 @@ from pathlib import Path
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,})(?P<info>.*)$")
 PAUSE = "\x01"
+VARYING = (
+    (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "DATE"),
+    (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
+    (re.compile(r"\b\d+(\.\d+)? (ms|s|min)\b"), "DURATION"),
+    (re.compile(r"\b\d+(\.\d+)? (bytes|[KM]iB)(?= |$)", re.MULTILINE), "SIZE"),
+    (re.compile(r"\b(run|inv|sbx)_[0-9a-f]{32}\b"), r"\1_ID"),
+)
+"""What differs from run to run, and what stands for it when outputs are compared."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,8 @@ def matches(expected: str, output: str) -> bool:
 
     Trailing blanks and blank lines at either end do not count.
     """
+    for varying, name in VARYING:
+        expected, output = varying.sub(name, expected), varying.sub(name, output)
     pattern = ""
     for line in expected.strip().splitlines():
         if line.strip() == "...":
