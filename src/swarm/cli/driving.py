@@ -174,7 +174,8 @@ def _report(run: RunRecord, quiet: bool) -> None:
     remedy = f"`swarm runs resume {run.id}` carries on from the finished steps"
     if run.status is RunState.FAILED:
         remedy = f"see `swarm runs logs {run.id}`; once it is mended, {remedy}"
-    terminal.line(f"  {terminal.style('remedy:', 'cyan')} {remedy}")
+    label = "then:" if "\n  remedy: " in (run.error or "") else "remedy:"
+    terminal.line(f"  {terminal.style(label, 'cyan')} {remedy}")
 
 
 @asynccontextmanager

@@ -57,6 +57,7 @@ ROOT = {
     "run": RUN,
     "runs": Entry("List, inspect and steer runs.", commands=RUNS, section=_RUN),
     "worker": _command("worker:worker", "Drive runs until stopped.", _RUN),
+    "doctor": _command("doctor:doctor", "Say what this machine can and cannot do.", _MACHINE),
     "settings": _command(
         "settings:settings", "Show every setting, its value and its origin.", _MACHINE
     ),

@@ -19,6 +19,7 @@ SCRIPTS = Path(sys.executable).parent
     [
         ["version"],
         ["settings"],
+        ["doctor"],
         ["agent", "list"],
         ["agent", "info", "probe"],
         ["agent", "new", "--list"],
@@ -133,6 +134,18 @@ def test_settings_tell_where_they_come_from(cli: Cli) -> None:
     )
     assert rows["durability"]["origin"] == "default"
     assert rows["home"]["origin"] == "SWARM_HOME"
+
+
+def test_the_doctor_tells_whether_agents_can_be_sandboxed(shared: Cli) -> None:
+    document = shared.ok("doctor", "--json").json
+    assert document["can_sandbox"]
+    assert document["home_usable"]
+    assert {finding["name"] for finding in document["machine"]} >= {"system", "git", "uv"}
+    required = [layer for layer in document["layers"] if layer["required"]]
+    assert required
+    assert all(layer["available"] for layer in required)
+    out = shared("doctor").out
+    assert "Agents can be sandboxed here." in out
 
 
 def test_the_home_can_be_given_before_or_after_the_command(cli: Cli, tmp_path: Path) -> None:

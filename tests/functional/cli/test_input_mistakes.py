@@ -128,6 +128,9 @@ def test_a_database_that_cannot_be_used(cli: Cli) -> None:
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE schema_migrations SET version = 9999")
     assert_refused(cli("agent", "list"), 5, "registry.db", "newer")
+    done = cli("doctor")
+    assert done.code == 5
+    assert "registry.db" in done.out
 
     database.write_bytes(b"this is no database" * 1000)
     for leftover in database.parent.glob("registry.db-*"):

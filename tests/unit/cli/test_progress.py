@@ -115,7 +115,7 @@ def test_each_change_is_a_line() -> None:
         event("step.started", "b", attempt=1),
         event("step.retrying", "b", error="boom\nbang", delay_seconds=0.5),
         event("step.started", "b", attempt=2),
-        event("step.finished", "b", status="failed", error="boom", duration_ms=1_200),
+        event("step.finished", "b", status="failed", error="boom\n  remedy: x", duration_ms=1_200),
         event("step.finished", "first", status="skipped"),
         event("notify", level="info", message="told"),
         event("run.finished", status="failed", error="boom"),

@@ -149,5 +149,6 @@ class QuietDisplay:
 
 
 def _line(value: object) -> str:
-    """A message on one line."""
-    return " / ".join(clean(str(value)).splitlines())
+    """A message on one line; the remedy of an error is left to the report at the end."""
+    text = str(value).partition("\n  remedy: ")[0]
+    return " / ".join(clean(text).splitlines())
