@@ -118,6 +118,7 @@ class RunRecord:
 
     id: str
     workflow_id: str
+    """The record of the very digest that it is pinned to; such records are never changed."""
     workflow_name: str
     workflow_version: str
     status: RunState = RunState.PENDING
@@ -131,8 +132,6 @@ class RunRecord:
     outputs: JsonObject | None = None
     step_results: JsonObject = field(default_factory=dict)
     """Written once, when the run ends: ``{step id: {status, outputs | error}}``."""
-    definition: JsonObject = field(default_factory=dict)
-    """The workflow as it was when the run started."""
     agents: JsonObject = field(default_factory=dict)
     """Pins: ``{agent reference as written: agent record id}``."""
     mounts: JsonObject = field(default_factory=dict)
@@ -225,7 +224,7 @@ class RunFilter:
     before_id: str | None = None
     """Only runs older than this one: ids sort by creation, so this is the page's cursor."""
     documents: bool = True
-    """False leaves inputs, outputs, step_results, definition and the like empty: they may be large,
+    """False leaves inputs, outputs, step_results and the like empty: they may be large,
     and a list of runs does not show them."""
     project_id: str = DEFAULT_PROJECT
 

@@ -53,7 +53,6 @@ class Samples:
             workflow_id=workflow.id,
             workflow_name=workflow.name,
             workflow_version=workflow.version,
-            definition=workflow.definition,
             created_at=now_text(),
         )
         return replace(base, **fields)

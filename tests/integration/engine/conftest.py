@@ -26,6 +26,7 @@ inputs:
   - {name: fail_times, type: integer, default: 0, description: "Fail that often, then succeed."}
   - {name: notes, type: string, default: "", description: "A file to note each execution in."}
   - {name: wait_for, type: string, default: "", description: "A path to wait for."}
+  - {name: require, type: string, default: "", description: "A path that must be there."}
   - {name: touch, type: string, default: "", description: "A file to make first."}
   - {name: secret, type: string, required: false}
 outputs:
@@ -47,6 +48,8 @@ async def handler(inputs, context):
             file.write(f"{context.step_id} {context.attempt} {context.idempotency_key}\\n")
     while inputs["wait_for"] and not Path(inputs["wait_for"]).exists():
         await asyncio.sleep(0.005)
+    if inputs["require"] and not Path(inputs["require"]).exists():
+        raise FileNotFoundError(inputs["require"])
     if inputs["fail"] or context.attempt <= inputs["fail_times"]:
         raise ValueError(inputs["fail"] or f"attempt {context.attempt} fails")
     context.log.info(f"secret is {inputs['secret']}")

@@ -92,8 +92,7 @@ steps:
   - id: b
     agent: actor
     needs: [a]
-    timeout_seconds: 0.2
-    inputs: {{notes: "{notes}", wait_for: "{gate}"}}
+    inputs: {{notes: "{notes}", require: "{gate}"}}
   - {{id: c, agent: actor, needs: [b], inputs: {{notes: "{notes}"}}}}
 """
     )

@@ -17,7 +17,7 @@ _PREFIX = "run_"
 _AFTER_ALL = "\U0010ffff"
 """Sorts behind every character that an id may hold."""
 _DOCUMENTS = frozenset(
-    {"trigger_data", "inputs", "variables", "outputs", "step_results", "definition", "agents"}
+    {"trigger_data", "inputs", "variables", "outputs", "step_results", "agents"}
 )
 """Columns that may hold megabytes."""
 _SUMMARY_COLUMNS = ", ".join(

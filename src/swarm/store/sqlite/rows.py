@@ -176,7 +176,6 @@ RUNS = Rows(
         "variables": JSON,
         "outputs": JSON,
         "step_results": JSON,
-        "definition": JSON,
         "agents": JSON,
         "mounts": JSON,
         "cancel_requested": FLAG,

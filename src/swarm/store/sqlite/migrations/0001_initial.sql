@@ -85,7 +85,6 @@ CREATE TABLE workflow_runs (
     variables JSON NOT NULL DEFAULT '{}',
     outputs JSON,
     step_results JSON NOT NULL DEFAULT '{}',
-    definition JSON NOT NULL DEFAULT '{}',
     agents JSON NOT NULL DEFAULT '{}',
     mounts JSON NOT NULL DEFAULT '{}',
     isolation TEXT NOT NULL DEFAULT 'sandbox',
