@@ -16,9 +16,7 @@ from swarm.store.sqlite.rows import INVOCATIONS, RUNS, STEPS, Value
 _PREFIX = "run_"
 _AFTER_ALL = "\U0010ffff"
 """Sorts behind every character that an id may hold."""
-_DOCUMENTS = frozenset(
-    {"trigger_data", "inputs", "variables", "outputs", "step_results", "agents"}
-)
+_DOCUMENTS = frozenset({"trigger_data", "inputs", "variables", "outputs", "step_results", "agents"})
 """Columns that may hold megabytes."""
 _SUMMARY_COLUMNS = ", ".join(
     name
