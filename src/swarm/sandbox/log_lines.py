@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
+
+LEAST_CHARGE: Final = 64
+"""What a line counts at least, so that empty lines come to an end too."""
 
 
 class LogBudget:
@@ -21,11 +25,12 @@ class LogBudget:
     def take(self, size: int) -> bool:
         """Whether a line of ``size`` bytes may still be kept."""
         self.received += size
-        if size > self._left:
+        charge = max(size, LEAST_CHARGE)
+        if charge > self._left:
             self._left = 0
             self.dropped += size
             return False
-        self._left -= size
+        self._left -= charge
         return True
 
     def cut(self, size: int) -> None:

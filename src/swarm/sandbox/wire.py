@@ -22,6 +22,8 @@ _ENVELOPE_BYTES: Final = 64 * 1024
 """Room for what surrounds an output in its message."""
 _REQUESTS_AT_ONCE: Final = 64
 _MESSAGES_PER_SLICE: Final = 256
+_LEAST_CHARGE: Final = 256
+"""What an event counts at least, so that empty ones come to an end too."""
 _REFUSED: Final = -32001
 
 
@@ -201,7 +203,7 @@ class HostWire(asyncio.Protocol):
             self._require_services().progress(bounded, message)
 
     def _may_stream(self, size: int) -> bool:
-        self._streamed += size
+        self._streamed += max(size, _LEAST_CHARGE)
         if self._streamed <= self._limits.stream_bytes:
             return True
         limit = self._limits.stream_bytes

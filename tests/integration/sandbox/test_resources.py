@@ -142,9 +142,9 @@ async def test_usage_is_measured(call: Caller) -> None:
             return {}
     """
     for hang in (False, True):
-        result = await call(code, {"hang": hang}, limits=limits(timeout_seconds=1.5))
+        result = await call(code, {"hang": hang}, limits=limits(timeout_seconds=4 if hang else 60))
         assert result.outcome is (Outcome.TIMEOUT if hang else Outcome.OK)
-        assert 190 <= result.usage.cpu_ms <= 800
+        assert 190 <= result.usage.cpu_ms <= 3000
         assert result.usage.wall_ms >= 200
         assert result.usage.peak_memory_bytes >= 40 * MEBIBYTE
 

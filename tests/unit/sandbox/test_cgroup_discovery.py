@@ -63,7 +63,8 @@ def test_version_2_beside_the_hosts_own_group(v2: Path) -> None:
     assert tree is not None
     assert tree.layer == "cgroup-v2"
     own = v2 / "swarm-1-x"
-    assert (own / "cgroup.subtree_control").read_text() == "+memory +pids"
+    assert (own / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+    assert tree.zygote_files == ()
     group = tree.create("sbx", Limits(memory_bytes=1000, timeout_seconds=1, processes=7))
     folder = own / "sbx"
     written = {path.name: path.read_text() for path in folder.iterdir()}

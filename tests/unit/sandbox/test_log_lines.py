@@ -37,7 +37,7 @@ def test_text_arrives_unchanged(text: str) -> None:
 
 
 def test_a_line_that_is_too_long_says_what_was_cut() -> None:
-    assert cut([b"abcdef\nxy"], 4, LogBudget(100)) == ["abcd … [2 bytes cut]", "xy"]
+    assert cut([b"abcdef\nxy"], 4, LogBudget(1000)) == ["abcd … [2 bytes cut]", "xy"]
 
 
 def test_memory_stays_bounded_without_line_ends() -> None:
@@ -49,6 +49,12 @@ def test_memory_stays_bounded_without_line_ends() -> None:
     cutter.close()
     assert kept == []
     assert budget.received == 65_536_000
+
+
+def test_empty_lines_come_to_an_end() -> None:
+    budget = LogBudget(640)
+    assert cut([b"\n" * 1000], 100, budget) == [""] * 10
+    assert (budget.received, budget.dropped) == (1000, 990)
 
 
 def test_odd_bytes_are_shown() -> None:

@@ -27,7 +27,14 @@ def test_an_interpreter_outside_usr_is_found_last(
     program: str, prefix: str | None, last: str
 ) -> None:
     python = Interpreter(Path(program), Path(prefix) if prefix else None, "3.12.0")
-    facts = HostFacts(python=python, node=None, masked=(), has_cgroup=False, counts_processes=False)
+    facts = HostFacts(
+        python=python,
+        node=None,
+        uids=None,
+        masked=(),
+        has_cgroup=False,
+        counts_processes=False,
+    )
     folders = environment(REQUEST, facts)["PATH"].split(":")
     assert folders[0] == "/usr/local/sbin"
     assert folders[-1] == last

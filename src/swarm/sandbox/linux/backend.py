@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from swarm.sandbox.linux import cgroups, plan
 from swarm.sandbox.linux.channel import Channel
 from swarm.sandbox.linux.remedies import unavailable
 from swarm.sandbox.linux.sandbox import NamespaceSandbox, Parts
+from swarm.sandbox.linux.uid_range import UidRange, find_range
 from swarm.sandbox.linux.zygote_client import SpawnedProcess, Zygote, close_all
 from swarm.sandbox.ports import Sandbox, SandboxRequest
 from swarm.sandbox.session import GuestSession
@@ -72,7 +74,7 @@ class NamespaceBackend:
         try:
             files = [] if group is None else [str(path) for path in group.process_files]
             async with asyncio.timeout(_PREPARE_SECONDS):
-                parts.process = await _spawn(sandbox_id, parts)
+                parts.process = await _spawn(sandbox_id, parts, facts)
                 await channel.send_plan(plan.sandbox_plan(request, facts, files))
                 await sandbox.become_ready()
         except TimeoutError:
@@ -127,6 +129,7 @@ class NamespaceBackend:
         return plan.HostFacts(
             python=python_program(),
             node=node,
+            uids=_uid_range(),
             masked=plan.masked_files(),
             has_cgroup=self._tree is not None,
             counts_processes=_kernel_version() >= (5, 14),
@@ -142,7 +145,8 @@ class NamespaceBackend:
                 where=str(staging),
                 remedy="set SWARM_HOME to a folder that you may write",
             ) from None
-        configuration = plan.configuration(facts, staging, self._locks)
+        files = [] if self._tree is None else [str(path) for path in self._tree.zygote_files]
+        configuration = plan.configuration(facts, staging, self._locks, files)
         return await Zygote.start(facts.python, configuration, self._locks)
 
     def _layers(self, zygote: Zygote) -> tuple[str, ...]:
@@ -153,10 +157,10 @@ class NamespaceBackend:
         return tuple(layers)
 
 
-async def _spawn(sandbox_id: str, parts: Parts) -> SpawnedProcess:
+async def _spawn(sandbox_id: str, parts: Parts, facts: plan.HostFacts) -> SpawnedProcess:
     ends = await parts.session.open()
     try:
-        owners = plan.owners(parts.request)
+        owners = plan.owners(parts.request, facts)
         descriptors = [parts.channel.guest_descriptor, ends.wire, ends.stdout, ends.stderr]
         return await parts.zygote.spawn(sandbox_id, owners, descriptors)
     except OSError as error:
@@ -168,6 +172,13 @@ async def _spawn(sandbox_id: str, parts: Parts) -> SpawnedProcess:
         ) from None
     finally:
         close_all([ends.wire, ends.stdout, ends.stderr])
+
+
+def _uid_range() -> UidRange | None:
+    if os.geteuid() != 0:
+        return None
+    maps = (Path(f"/proc/self/{name}").read_text() for name in ("uid_map", "gid_map"))
+    return find_range(*maps)
 
 
 def _kernel_version() -> tuple[int, int]:

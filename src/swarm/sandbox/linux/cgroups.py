@@ -19,7 +19,11 @@ from typing import Final, Protocol
 from swarm.sandbox.ports import Limits
 
 _PREFIX: Final = "swarm-"
-_V1_CONTROLLERS: Final = ("memory", "pids")
+_V1_CONTROLLERS: Final = ("memory", "pids", "cpu")
+_REQUIRED: Final = {"memory", "pids"}
+_CPU_SHARES: Final = 1024 * (os.cpu_count() or 1)
+"""Version 1, all sandboxes together: on each processor as much as one thread of the host's, however
+many they are. In version 2 the default already shares evenly between them and the host's group."""
 _INIT_PROCESSES: Final = 1
 
 
@@ -55,6 +59,11 @@ class CgroupTree(Protocol):
     @property
     def layer(self) -> str:
         """``cgroup-v1`` or ``cgroup-v2``."""
+        ...
+
+    @property
+    def zygote_files(self) -> Sequence[Path]:
+        """Files by which the zygote joins what all its sandboxes share."""
         ...
 
     def create(self, name: str, limits: Limits) -> Cgroup: ...
@@ -109,9 +118,9 @@ def _find_v1(hierarchies: Sequence[MountedHierarchy], name: str) -> CgroupTree |
             if hierarchy.version == 1 and controller in hierarchy.controllers:
                 _sweep(hierarchy.folder)
                 folders[controller] = hierarchy.folder / name
-    if len(folders) < len(_V1_CONTROLLERS) or not _make_all(list(folders.values())):
+    if not folders.keys() >= _REQUIRED or not _make_all(list(folders.values())):
         return None
-    return _TreeV1(folders["memory"], folders["pids"])
+    return _TreeV1(folders["memory"], folders["pids"], folders.get("cpu"))
 
 
 def _find_v2(hierarchies: Sequence[MountedHierarchy], name: str) -> CgroupTree | None:
@@ -121,21 +130,32 @@ def _find_v2(hierarchies: Sequence[MountedHierarchy], name: str) -> CgroupTree |
             continue
         for parent in (hierarchy.folder, hierarchy.folder.parent):
             passed_on = set(_read(parent / "cgroup.subtree_control").split())
-            if not passed_on >= {"memory", "pids"}:
+            if not passed_on >= _REQUIRED:
                 continue
             _sweep(parent)
             folder = parent / name
-            if _make_all([folder]) and _write(folder / "cgroup.subtree_control", "+memory +pids"):
+            wanted = " ".join(f"+{each}" for each in sorted(passed_on & {*_REQUIRED, "cpu"}))
+            if _make_all([folder]) and _write(folder / "cgroup.subtree_control", wanted):
                 return _TreeV2(folder)
     return None
 
 
 class _TreeV1:
+    """Processor time is shared out among the hosts' sandboxes as a whole: a group for each would
+    cost another move on the way of every invocation."""
+
     layer = "cgroup-v1"
 
-    def __init__(self, memory: Path, pids: Path) -> None:
+    def __init__(self, memory: Path, pids: Path, cpu: Path | None) -> None:
         self._memory = memory
         self._pids = pids
+        self._cpu = cpu
+        if cpu is not None:
+            _write(cpu / "cpu.shares", str(_CPU_SHARES))
+
+    @property
+    def zygote_files(self) -> Sequence[Path]:
+        return () if self._cpu is None else (self._cpu / "cgroup.procs",)
 
     def create(self, name: str, limits: Limits) -> Cgroup:
         memory, pids = self._memory / name, self._pids / name
@@ -149,8 +169,9 @@ class _TreeV1:
         return group
 
     def close(self) -> None:
-        for folder in (self._memory, self._pids):
-            _remove(folder)
+        for folder in (self._memory, self._pids, self._cpu):
+            if folder is not None:
+                _remove(folder)
 
 
 class _GroupV1:
@@ -181,6 +202,7 @@ class _GroupV1:
 
 class _TreeV2:
     layer = "cgroup-v2"
+    zygote_files: Sequence[Path] = ()
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

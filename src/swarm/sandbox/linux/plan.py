@@ -13,6 +13,7 @@ from swarm.kernel.json import JsonObject
 from swarm.sandbox.guests import GUEST, NODE_GUEST, guest_variables, node_options
 from swarm.sandbox.interpreters import Interpreter
 from swarm.sandbox.linux import seccomp
+from swarm.sandbox.linux.uid_range import BLOCK, UidRange
 from swarm.sandbox.ports import SandboxRequest
 
 INSIDE_ID: Final = 1000
@@ -106,6 +107,8 @@ class HostFacts:
 
     python: Interpreter
     node: Interpreter | None
+    uids: UidRange | None
+    """None where sandboxes are made as an ordinary user makes them."""
     masked: tuple[str, ...]
     has_cgroup: bool
     counts_processes: bool
@@ -118,11 +121,24 @@ def masked_files() -> tuple[str, ...]:
 
 
 def configuration(
-    facts: HostFacts, staging: Path, locks: Sequence[int], *, landlock: bool = True
+    facts: HostFacts,
+    staging: Path,
+    locks: Sequence[int],
+    cgroup_files: Sequence[str] = (),
+    *,
+    landlock: bool = True,
 ) -> JsonObject:
-    """The message that makes a zygote ready; see ``zygote/template.py``."""
-    uid, gid = os.geteuid(), os.getegid()
-    user = None if uid == 0 else {"uid": uid, "gid": gid, "inside": INSIDE_ID}
+    """The message that makes a zygote ready; see ``zygote/template.py``.
+
+    Args:
+        facts: about this machine.
+        staging: an empty folder on which the template is mounted, in a namespace of its own.
+        locks: descriptors that the zygote inherits and keeps.
+        cgroup_files: files by which the zygote, and so every sandbox, joins a cgroup.
+        landlock: whether to use it where the kernel has it.
+    """
+    user = {"uid": os.geteuid(), "gid": os.getegid(), "inside": INSIDE_ID}
+    uids = facts.uids and {"first": facts.uids.first, "blocks": facts.uids.blocks, "size": BLOCK}
     filters = {
         "handler": seccomp.handler_filter(unix_sockets=True),
         "handler-live": seccomp.handler_filter(unix_sockets=False),
@@ -130,7 +146,9 @@ def configuration(
     }
     return {
         "staging": str(staging),
-        "user": user,
+        "user": None if uids else user,
+        "uids": uids,
+        "cgroup": list(cgroup_files),
         "inside": INSIDE_ID,
         "locks": list(locks),
         "landlock": landlock,
@@ -226,7 +244,7 @@ def sandbox_plan(
     }
 
 
-def owners(request: SandboxRequest) -> list[str]:
+def owners(request: SandboxRequest, facts: HostFacts) -> list[str]:
     """``uid:gid`` of what is mounted, for ID-mapped mounts, which only root can make.
 
     Raises:
@@ -237,7 +255,7 @@ def owners(request: SandboxRequest) -> list[str]:
     if program.environment is not None:
         paths.append(program.environment)
     found = {f"{status.st_uid}:{status.st_gid}" for status in (path.stat() for path in paths)}
-    return sorted(found) if os.geteuid() == 0 else []
+    return sorted(found) if facts.uids else []
 
 
 def resource_limits(request: SandboxRequest, facts: HostFacts) -> dict[str, int]:

@@ -1,12 +1,12 @@
 """The users that sandboxes run as when the zygote is root, and how files are shown to them.
 
-Each sandbox has a uid of its own, from a range that no distribution, container manager or systemd
-hands out (0x70000000 to 0x7FFFFFFF; ``systemd.io/UIDS-GIDS``). A zygote holds one block of the
-range; an abstract socket named after the block keeps other zygotes off it.
+Each sandbox has a uid of its own. A zygote holds one block of the range that the host chose; an
+abstract socket named after the block keeps other zygotes off it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -14,23 +14,27 @@ import socket
 
 from . import syscalls, template
 
-_FIRST = 0x70000000
-_BLOCK = 4096
-_BLOCKS = 65_535
+_TRIES = 1000
 
 
 class Identities:
-    """Hands out uids; a uid is used again only after its sandbox is gone."""
+    """Hands out uids; a uid is used again only after its sandbox is gone.
 
-    def __init__(self) -> None:
-        self._claim, block = _claim_block()
-        first = _FIRST + block * _BLOCK
-        self._free = list(range(first + _BLOCK - 1, first - 1, -1))
+    Args:
+        first: the lowest uid of the range.
+        blocks: how many blocks it has.
+        size: uids in a block.
+    """
+
+    def __init__(self, first: int, blocks: int, size: int) -> None:
+        self._claim, block = _claim_block(blocks)
+        lowest = first + block * size
+        self._free = list(range(lowest + size - 1, lowest - 1, -1))
         self._maps: dict[tuple[int, str], int] = {}
 
     def take(self) -> int:
         if not self._free:
-            raise OSError(11, "too many sandboxes at once")
+            raise OSError(errno.EAGAIN, "too many sandboxes at once")
         return self._free.pop()
 
     def give_back(self, uid: int) -> None:
@@ -48,9 +52,9 @@ class Identities:
         return self._maps[key]
 
 
-def _claim_block() -> tuple[socket.socket, int]:
-    while True:
-        block = random.SystemRandom().randrange(_BLOCKS)
+def _claim_block(blocks: int) -> tuple[socket.socket, int]:
+    order = random.SystemRandom()
+    for block in order.sample(range(blocks), min(blocks, _TRIES)):
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             claim.bind(f"\0swarm-uid-block-{block}")
@@ -58,6 +62,7 @@ def _claim_block() -> tuple[socket.socket, int]:
             claim.close()
         else:
             return claim, block
+    raise OSError(errno.EAGAIN, "all uids for sandboxes are taken by other processes")
 
 
 def _make_map(uid_map: str, gid_map: str) -> int:

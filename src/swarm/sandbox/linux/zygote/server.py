@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import process, syscalls, template
+from . import building, process, syscalls, template
 from .identities import Identities
 from .steps import LayerError
 
@@ -39,7 +39,8 @@ class Zygote:
         user = configuration["user"]
         self._control = control
         self._locks: list[int] = configuration["locks"]
-        self._identities = None if user else Identities()
+        self._identities = None if user else Identities(**configuration["uids"])
+        building.join_cgroups(configuration["cgroup"])
         template.enter_namespaces(user)
         template.build(configuration)
         self._template = process.Template(
@@ -103,13 +104,20 @@ class Zygote:
         return True
 
     def _spawn(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        uid, maps = self._template.inside, {}
+        uid = self._template.inside
+        maps: dict[str, int] = {}
         if self._identities is not None:
             uid = self._identities.take()
-            maps = {owner: self._identities.map_of(uid, owner) for owner in message["owners"]}
-        channel, wire, stdout, stderr = descriptors
-        job = process.Job(channel, wire, stdout, stderr, self._own_pidfd, self._locks, uid, maps)
-        pid = syscalls.clone(syscalls.CLONE_NEWPID)
+        try:
+            if self._identities is not None:
+                maps = {owner: self._identities.map_of(uid, owner) for owner in message["owners"]}
+            channel, wire, out, err = descriptors
+            job = process.Job(channel, wire, out, err, self._own_pidfd, self._locks, uid, maps)
+            pid = syscalls.clone(syscalls.CLONE_NEWPID)
+        except OSError:
+            if self._identities is not None:
+                self._identities.give_back(uid)
+            raise
         if pid == 0:
             process.run(self._template, job)
         child = _Child(message["id"], pid, uid)
