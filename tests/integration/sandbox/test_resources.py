@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 from pathlib import Path
 
@@ -155,13 +154,14 @@ async def test_nothing_is_left_after_many_calls(call: Caller) -> None:
     tree = find_tree()
     if tree is not None:
         tree.close()
-    gc.collect()  # descriptors that other tests left to the collector must not go meanwhile
-    before = (processes(), descriptors(), mounts(), groups())
+    before = (processes(), mounts(), groups())
     zygote = call_zygote(call)
-    inside = descriptors(zygote)
+    outside, inside = descriptors(), descriptors(zygote)
     for _ in range(20):
         await call.run(request, {})
-    assert (processes(), descriptors(), mounts(), groups()) == before
+    assert (processes(), mounts(), groups()) == before
+    # Fewer is fine: what an earlier test left is closed when its other end notices.
+    assert descriptors() <= outside
     assert descriptors(zygote) == inside
 
 
