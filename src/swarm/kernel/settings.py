@@ -85,6 +85,22 @@ class Settings(BaseModel):
         (),
         description="Private networks (CIDR) that a network grant may reach; comma-separated.",
     )
+    microvm_image: Path | None = Field(
+        None,
+        description="Folder of the virtual machines' image (default: cache/microvm/image in the "
+        "home); `swarm sandbox build-image` makes it.",
+    )
+    microvm_snapshots_mb: int = Field(
+        4096, ge=1, description="Disk for snapshots of virtual machines, in MiB; oldest go first."
+    )
+    microvm_resident_mb: int = Field(
+        1024,
+        ge=1,
+        description="Memory for snapshots of virtual machines that are held ready, in MiB.",
+    )
+    microvm_boot_seconds: float = Field(
+        60.0, gt=0, description="Time limit of a virtual machine's boot, before its snapshot."
+    )
     require_cgroup: bool = Field(
         False, description="Refuse to run agents when no cgroup can bound their memory."
     )

@@ -1,0 +1,1 @@
+"""Isolation level ``microvm``: each invocation in a virtual machine of its own."""

@@ -1,0 +1,150 @@
+"""The guest as a machine: mounts, control group, clock, entropy, memory."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+import socket
+import struct
+import time
+from typing import Any
+
+AGENT_ID = 1000
+"""uid and gid of the handler."""
+GROUP = "/sys/fs/cgroup/handler"
+BOOT_TIME = 1_000_000_000.0
+"""The clock before the snapshot is taken. What keeps random state and renews it as time passes
+(OpenSSL, each hour) finds years gone by after a restore, and renews it."""
+
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND = 1, 2, 4, 8, 4096
+_SAFE = _MS_NOSUID | _MS_NODEV
+_RNDADDENTROPY = 0x40085203
+_RNDRESEEDCRNG = 0x5207
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_BLKFLSBUF = 0x1261
+_SYSLOG_OFF = "1 1 1 1"
+_KEPT_FREE = 24 * 1024 * 1024
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    arguments = [text.encode() for text in (source, target, kind)]
+    if _libc.mount(*arguments, ctypes.c_ulong(flags), options.encode()) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"mount {kind} on {target}: {os.strerror(code)}")
+
+
+def mount_system() -> None:
+    """What is the same for every package."""
+    mount("cgroup2", "/sys/fs/cgroup", "cgroup2", _SAFE | _MS_NOEXEC)
+    for name in ("/tmp", "/run"):
+        mount("tmpfs", name, "tmpfs", _SAFE, "mode=1777")
+    for name in ("package", "environment"):
+        if os.path.isdir(f"/swarm/{name}"):
+            mount(f"/swarm/{name}", f"/{name}", "", _MS_BIND)
+    links = {"/dev/shm": "/tmp", "/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0"}
+    links |= {"/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2"}
+    for path, target in links.items():
+        if not os.path.lexists(path):
+            os.symlink(target, path)
+    socket.sethostname("sandbox")
+    raise_loopback()
+    write("/proc/sys/kernel/printk", _SYSLOG_OFF)
+
+
+def raise_loopback() -> None:
+    request = struct.pack("16sh14x", b"lo", 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        flags = struct.unpack("16sh14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+
+
+def make_group(limits: dict[str, Any]) -> None:
+    """The control group that bounds the handler and all that it starts."""
+    write("/sys/fs/cgroup/cgroup.subtree_control", "+memory +pids")
+    os.mkdir(GROUP)
+    write(f"{GROUP}/memory.max", str(limits["memory_bytes"]))
+    write(f"{GROUP}/memory.oom.group", "1")
+    write(f"{GROUP}/pids.max", str(limits["processes"]))
+
+
+def mount_work(limits: dict[str, Any]) -> None:
+    """The handler's writable folders."""
+    for target, size, files in (
+        ("/tmp", limits["work_bytes"], limits["work_files"]),
+        ("/outputs", limits["output_files_bytes"], limits["output_files"] + 16),
+    ):
+        mount("tmpfs", target, "tmpfs", _SAFE, f"mode=1777,size={size},nr_inodes={files}")
+
+
+def mount_inputs() -> None:
+    """Mount the invocation's inputs; the disk's content has changed since the machine booted."""
+    device = find_disk("inputs")
+    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.ioctl(descriptor, _BLKFLSBUF, 0)
+    os.close(descriptor)
+    mount(device, "/inputs", "squashfs", _SAFE | _MS_RDONLY)
+
+
+def find_disk(serial: str) -> str:
+    for name in os.listdir("/sys/block"):
+        path = f"/sys/block/{name}/serial"
+        if os.path.exists(path):
+            with open(path) as file:
+                if file.read().strip() == serial:
+                    return f"/dev/{name}"
+    raise FileNotFoundError(f"there is no disk {serial}")
+
+
+def set_clock(seconds: float) -> None:
+    time.clock_settime(time.CLOCK_REALTIME, seconds)
+
+
+def reseed(seed: bytes) -> None:
+    """Give the kernel's random generator entropy of the host's, and make it use that at once."""
+    descriptor = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
+    fcntl.ioctl(
+        descriptor, _RNDADDENTROPY, struct.pack(f"ii{len(seed)}s", len(seed) * 8, len(seed), seed)
+    )
+    fcntl.ioctl(descriptor, _RNDRESEEDCRNG, 0)
+    os.close(descriptor)
+
+
+def clear_free_memory() -> None:
+    """Make memory that is free all zeros, which a snapshot need not hold."""
+    with open("/proc/meminfo") as file:
+        values = dict(line.split(":") for line in file)
+    size = int(values["MemFree"].split()[0]) * 1024 - _KEPT_FREE
+    if size > 0:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+        mmap.mmap(-1, size, flags=flags).close()
+
+
+def usage() -> dict[str, int]:
+    """What the handler's group has used."""
+    return {
+        "peak_memory_bytes": int(read(f"{GROUP}/memory.peak") or 0),
+        "oom_kills": entry(read(f"{GROUP}/memory.events"), "oom_kill"),
+        "cpu_us": entry(read(f"{GROUP}/cpu.stat"), "usage_usec"),
+    }
+
+
+def entry(text: str, name: str) -> int:
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
+
+
+def read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)

@@ -1,0 +1,112 @@
+"""The guest's end of the stream to the host."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from .frames import CONTROL, FrameReader, frame, frames
+
+PORT_NAME = "swarm"
+VSOCK_PORT = 1024
+_CHUNK = 64 * 1024
+BUSY_BYTES = 256 * 1024
+
+
+class HostGone(Exception):
+    """The host has closed the stream."""
+
+
+class Port:
+    """A stream of frames over a non-blocking descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        os.set_blocking(descriptor, False)
+        self._reader = FrameReader()
+        self._waiting = bytearray()
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self._waiting)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether so much waits to be sent that nothing more should be read from elsewhere."""
+        return len(self._waiting) >= BUSY_BYTES
+
+    def send(self, kind: int, data: bytes) -> None:
+        self._waiting += frames(kind, data)
+        self.flush()
+
+    def send_control(self, **message: Any) -> None:
+        self._waiting += frame(CONTROL, json.dumps(message).encode())
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what can be written now."""
+        while self._waiting:
+            try:
+                written = os.write(self.descriptor, self._waiting[:_CHUNK])
+            except BlockingIOError:
+                return
+            except OSError:
+                raise HostGone from None
+            del self._waiting[:written]
+
+    def drain(self) -> None:
+        """Write all that waits, however long it takes."""
+        while self._waiting:
+            self._poll(select.POLLOUT)
+            self.flush()
+
+    def receive(self) -> Iterator[tuple[int, bytes]]:
+        """The frames that are here now."""
+        try:
+            data = os.read(self.descriptor, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            raise HostGone from None
+        if not data:
+            raise HostGone
+        self._reader.feed(data)
+        yield from self._reader
+
+    def wait_control(self) -> dict[str, Any]:
+        """The next frame, which must be a control message."""
+        self.drain()
+        while True:
+            for kind, data in self.receive():
+                if kind == CONTROL:
+                    message: dict[str, Any] = json.loads(data)
+                    return message
+            self._poll(select.POLLIN)
+
+    def _poll(self, events: int) -> None:
+        poller = select.poll()
+        poller.register(self.descriptor, events)
+        poller.poll()
+
+
+def open_port() -> Port:
+    """The virtio-serial port (QEMU), or else a listening vsock connection (Firecracker)."""
+    folder = "/sys/class/virtio-ports"
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        with open(f"{folder}/{name}/name") as file:
+            if file.read().strip() == PORT_NAME:
+                return Port(os.open(f"/dev/{name}", os.O_RDWR | os.O_CLOEXEC))
+    return Port(accept_vsock())
+
+
+def accept_vsock() -> int:
+    """The next connection of the host, as a descriptor."""
+    with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as listener:
+        listener.bind((socket.VMADDR_CID_ANY, VSOCK_PORT))
+        listener.listen(1)
+        connection, _ = listener.accept()
+        return connection.detach()
