@@ -17,6 +17,8 @@ import sys
 PROGRAMS = {
     "openssl": ("openssl", "that TLS passes the egress proxy unopened"),
     "sqlite3": ("sqlite3", "that the journal is readable with plain sqlite3"),
+    "qemu-system-x86_64": ("qemu-system-x86", "virtual machines (level microvm)"),
+    "sqfstar": ("squashfs-tools", "virtual machines (level microvm)"),
 }
 """Program: its Debian package, and what the tests cannot show without it."""
 

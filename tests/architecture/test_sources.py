@@ -24,6 +24,8 @@ LATE_LOADERS = {
     "src/swarm/sandbox/guest/__main__.py": frozenset({"load"}),
     "src/swarm/sandbox/linux/zygote/__main__.py": frozenset({"load"}),
     "src/swarm/sandbox/linux/zygote/server.py": frozenset({"_load_guest", "_preload"}),
+    "src/swarm/sandbox/microvm/agent/__main__.py": frozenset({"load"}),
+    "src/swarm/sandbox/microvm/agent/handler.py": frozenset({"_load_guest", "_preload"}),
     # The catalog's packages have modules of the same names; each test loads those of one.
     "tests/integration/catalog/conftest.py": frozenset({"load_module"}),
 }

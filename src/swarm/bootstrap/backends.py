@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from swarm.dispatch.local_hosts import HostLease
-from swarm.kernel.errors import SandboxUnavailable
 from swarm.kernel.settings import Settings
 from swarm.sandbox.linux.backend import NamespaceBackend
+from swarm.sandbox.microvm.backend import MicrovmBackend
 from swarm.sandbox.ports import Isolation, SandboxBackend
 from swarm.sandbox.unisolated import UnisolatedBackend
 
@@ -24,10 +24,6 @@ class Backends:
         self._lock_descriptors = (lease.lock_descriptor,)
 
     def __call__(self, level: Isolation) -> SandboxBackend:
-        """
-        Raises:
-            SandboxUnavailable: this installation has no backend of that level.
-        """
         if level not in self._made:
             self._made[level] = self._make(level)
         return self._made[level]
@@ -37,10 +33,7 @@ class Backends:
             return NamespaceBackend(self._settings, lock_descriptors=self._lock_descriptors)
         if level is Isolation.NONE:
             return UnisolatedBackend(self._settings)
-        raise SandboxUnavailable(
-            f"this installation has no sandboxes of level `{level}`",
-            remedy="use `sandbox`, the level that `swarm doctor` reports on",
-        )
+        return MicrovmBackend(self._settings, lock_descriptors=self._lock_descriptors)
 
     async def close(self) -> None:
         """Destroy every sandbox and stop what makes them."""

@@ -90,6 +90,11 @@ class Settings(BaseModel):
         description="Folder of the virtual machines' image (default: cache/microvm/image in the "
         "home); `swarm sandbox build-image` makes it.",
     )
+    microvm_accelerator: Literal["auto", "kvm", "tcg"] = Field(
+        "auto",
+        description="How virtual machines are executed: `kvm`, `tcg` (software emulation), or "
+        "`auto`: KVM where a trial machine has booted with it.",
+    )
     microvm_snapshots_mb: int = Field(
         4096, ge=1, description="Disk for snapshots of virtual machines, in MiB; oldest go first."
     )
@@ -99,7 +104,7 @@ class Settings(BaseModel):
         description="Memory for snapshots of virtual machines that are held ready, in MiB.",
     )
     microvm_boot_seconds: float = Field(
-        60.0, gt=0, description="Time limit of a virtual machine's boot, before its snapshot."
+        120.0, gt=0, description="Time limit of a virtual machine's boot, before its snapshot."
     )
     require_cgroup: bool = Field(
         False, description="Refuse to run agents when no cgroup can bound their memory."

@@ -15,6 +15,7 @@ from swarm.kernel.settings import Settings
 from swarm.sandbox.interpreters import Interpreter, find_node, python_program
 from swarm.sandbox.linux.backend import REQUIRED_LAYERS, NamespaceBackend
 from swarm.sandbox.linux.cgroups import find_tree
+from swarm.sandbox.microvm.probing import probe_microvm
 from swarm.sandbox.ports import LayerReport, Limits, Program, SandboxRequest
 
 _MEBIBYTE: Final = 1024 * 1024
@@ -24,7 +25,7 @@ _PROBE_LIMITS: Final = Limits(memory_bytes=256 * _MEBIBYTE, timeout_seconds=20)
 def probe_layers(settings: Settings) -> list[LayerReport]:
     """Try every layer by building a real sandbox, and say what holds and what is missing.
 
-    Blocks for some tenths of a second. May be called with or without a running event loop.
+    Blocks for some tenths of a second, and for some seconds when KVM is tried first. May be called with or without a running event loop.
     """
     with ThreadPoolExecutor(max_workers=1) as thread:
         layers = thread.submit(asyncio.run, _try_sandbox(settings)).result()
@@ -33,6 +34,7 @@ def probe_layers(settings: Settings) -> list[LayerReport]:
         _report_cgroup(settings),
         _report_program("python", python_program, required=True),
         _report_program("node", lambda: find_node(settings), required=False),
+        *probe_microvm(settings),
     ]
 
 

@@ -52,6 +52,11 @@ class EgressProxy:
         proxy._server = await asyncio.start_server(proxy._accept, sock=accepting)
         return proxy
 
+    async def serve(self, connection: socket.socket) -> None:
+        """Serve a connection that came another way; it becomes the proxy's."""
+        connection.setblocking(False)
+        self._accept(*await asyncio.open_connection(sock=connection))
+
     def log_to(self, services: GuestServices) -> None:
         """Log refusals to this invocation from now on, those met before included."""
         self._services = services

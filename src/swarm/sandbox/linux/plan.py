@@ -58,7 +58,7 @@ _MASKED: Final = (
     "timer_stats",
     "vmallocinfo",
 )
-_PRELOAD: Final = (
+PRELOAD: Final = (
     "asyncio",
     "base64",
     "collections.abc",
@@ -163,7 +163,7 @@ def configuration(
         "devices": [f"/dev/{name}" for name in _DEVICES],
         "filters": {name: base64.b64encode(data).decode() for name, data in filters.items()},
         "guest": str(GUEST.parent),
-        "preload": list(_PRELOAD),
+        "preload": list(PRELOAD),
     }
 
 

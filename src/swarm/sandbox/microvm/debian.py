@@ -149,7 +149,8 @@ def _describe(file: Path) -> DebianPackage:
         )
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return DebianPackage(*fields, digest, file)
+    name, version, architecture = fields
+    return DebianPackage(name, version, architecture, digest, file)
 
 
 def unpack(package: DebianPackage, root: Path) -> None:

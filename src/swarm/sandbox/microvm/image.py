@@ -1,4 +1,4 @@
-"""The guest's image: a kernel, an initial RAM file system and a root file system, of Debian packages.
+"""The guest's image, of Debian packages: kernel, initial RAM file system, root file system.
 
 ``build_image`` makes it, ``find_image`` finds it. The same packages give the same bytes; the
 manifest beside them says which they were.
@@ -49,7 +49,7 @@ EXCLUDED: Final = (
     *("passwd", "perl.*", "readline-common", "udev", "git-man", "libpam.*", "gcc-.*-base"),
     *("libaudit.*", "libdb.*", "libgdbm.*"),
 )
-"""What installing packages needs, and running their programs does not (git's Perl scripts aside)."""
+"""What installing packages needs, and their programs do not (git's Perl scripts aside)."""
 _DROPPED: Final = (
     *("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian"),
     *("usr/share/bug", "usr/share/gitweb", "usr/share/perl5", "usr/share/zoneinfo/right"),
@@ -212,6 +212,8 @@ def _finish_root(root: Path) -> str:
     for name in _MOUNT_POINTS:
         (root / name).mkdir(exist_ok=True)
     (root / "var" / "tmp").symlink_to("/tmp")
+    # Node looks for modules in every folder above the importing one.
+    (root / "node_modules").symlink_to("/environment/node_modules")
     for name, text in _ETC.items():
         (root / "etc" / name).write_text(text)
     _bundle_certificates(root)

@@ -41,7 +41,7 @@ def initramfs(busybox: bytes, modules: Sequence[tuple[str, bytes]]) -> bytes:
         modules: name and content, in the order of loading.
     """
     order = "".join(f"{name}\n" for name, _ in modules).encode()
-    folders = ("bin", "dev", "modules", "proc", "root", "sys")
+    folders = ("bin", "dev", "modules", "new", "proc", "sys")
     archive = _Archive()
     for name in folders:
         archive.add(name, _FOLDER)

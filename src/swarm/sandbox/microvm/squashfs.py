@@ -114,7 +114,7 @@ def _add(archive: tarfile.TarFile, name: str, path: Path, owner: int) -> None:
         entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, str(path.readlink()), 0o777
         archive.addfile(entry)
     elif stat.S_ISREG(status.st_mode):
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
             entry.size = os.fstat(file.fileno()).st_size
             archive.addfile(entry, file)
 

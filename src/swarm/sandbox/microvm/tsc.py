@@ -38,7 +38,9 @@ def frequency_khz() -> int:
     try:
         return _measure()
     except OSError:  # Memory that is executable is refused (SELinux).
-        match = re.search(r"^cpu MHz\s*: ([\d.]+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        match = re.search(
+            r"^cpu MHz\s*: ([\d.]+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
+        )
         return round(float(match[1]) * 1000) if match else 2_000_000
 
 
@@ -53,4 +55,5 @@ def _measure() -> int:
             pass
         ended, last = time.perf_counter_ns(), read()
         del read, holder
-    return round((last - first) * 1e6 / (ended - started))
+    ticks: int = last - first
+    return round(ticks * 1e6 / (ended - started))

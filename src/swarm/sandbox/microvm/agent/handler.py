@@ -42,9 +42,8 @@ class Handler:
 
 def make_handler(boot: dict[str, Any]) -> Handler:
     """Fork the handler's process and wait until it is ready."""
-    for name in boot["preload"]:
-        importlib.import_module(name)
-    guest_main = importlib.import_module("guest.serving").main
+    _preload(boot["preload"])
+    guest_main = _load_guest()
     gc.collect()
     gc.freeze()
     wire, guest_wire = socket.socketpair()
@@ -71,6 +70,19 @@ def make_handler(boot: dict[str, Any]) -> Handler:
     return Handler(pid, wire, start, stdout, stderr)
 
 
+def _preload(names: list[str]) -> None:
+    for name in names:
+        importlib.import_module(name)
+
+
+def _load_guest() -> Any:
+    sys.path.insert(0, "/swarm")
+    try:
+        return importlib.import_module("guest.serving").main
+    finally:
+        sys.path.remove("/swarm")
+
+
 def _become_handler(boot: dict[str, Any], ends: list[int], guest_main: Any) -> NoReturn:
     machine.write("/proc/self/oom_score_adj", "0")
     machine.write(f"{machine.GROUP}/cgroup.procs", "0")
@@ -94,6 +106,8 @@ def _become_handler(boot: dict[str, Any], ends: list[int], guest_main: Any) -> N
         line = file.readline()
     if not line:
         os._exit(0)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "agent"]:
+        del sys.modules[name]  # A package may have a module of that name.
     os.environ.clear()
     os.environ.update(json.loads(line)["environment"])
     random.seed()
@@ -121,5 +135,3 @@ def end_all() -> None:
             os.waitpid(-1, 0)
         except ChildProcessError:
             return
-
-

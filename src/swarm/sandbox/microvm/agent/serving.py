@@ -73,20 +73,25 @@ class Invocation:
         self._selector.register(port.descriptor, selectors.EVENT_READ, self._take_frames)
 
     def serve(self) -> None:
+        while self._serve_ready():
+            if self._port.is_busy:
+                self._port.drain()
+
+    def _serve_ready(self) -> bool:
+        """Wait for something to do and do it; False when the handler has ended."""
         port = self._port
-        while not self._is_ended:
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if port.has_output else 0)
-            self._selector.modify(port.descriptor, events, self._take_frames)
-            for key, ready in self._selector.select():
-                if key.fd == port.descriptor and ready & selectors.EVENT_WRITE:
-                    port.flush()
-                if ready & selectors.EVENT_READ or key.fd != port.descriptor:
-                    act: Callable[[], None] = key.data
-                    act()
-                if self._is_ended:
-                    return
-            if port.is_busy:
-                port.drain()
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if port.has_output else 0)
+        self._selector.modify(port.descriptor, events, self._take_frames)
+        for key, ready in self._selector.select():
+            if key.fd == port.descriptor and ready & selectors.EVENT_WRITE:
+                port.flush()
+            is_known = key.fileobj in self._selector.get_map()
+            if is_known and (ready & selectors.EVENT_READ or key.fd != port.descriptor):
+                act: Callable[[], None] = key.data
+                act()
+            if self._is_ended:
+                return False
+        return True
 
     def _forward(self, source: int) -> None:
         """One chunk from the handler to the host."""
@@ -160,12 +165,8 @@ class Invocation:
         for source in list(self._sources):
             while source in self._sources:
                 self._forward_all(source)
-        send_outputs(
-            self._port, self._start["output_files_bytes"], self._start["output_files"]
-        )
-        self._port.send_control(
-            event="ended", status=status if pid else None, **machine.usage()
-        )
+        send_outputs(self._port, self._start["output_files_bytes"], self._start["output_files"])
+        self._port.send_control(event="ended", status=status if pid else None, **machine.usage())
         self._port.drain()
         self._port.wait_control()
 

@@ -1,0 +1,262 @@
+"""One sandbox of level ``microvm``: a restored machine, good for one call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from swarm.kernel.errors import SandboxUnavailable, SwarmError
+from swarm.kernel.json import JsonObject
+from swarm.sandbox.linux.cgroups import Cgroup
+from swarm.sandbox.microvm.agent.frames import FILE
+from swarm.sandbox.microvm.handover import Handover, HandoverError
+from swarm.sandbox.microvm.qemu import QemuMachine
+from swarm.sandbox.microvm.wiring import ProxyRelay, StreamSession
+from swarm.sandbox.ports import (
+    CallContext,
+    GuestServices,
+    InvocationResult,
+    Isolation,
+    Limits,
+    ResourceUsage,
+    SandboxRequest,
+)
+from swarm.sandbox.verdict import Ending, conclude
+from swarm.sandbox.wire import Answer
+
+_START_SECONDS: Final = 30.0
+_EXIT_GRACE_SECONDS: Final = 1.0
+"""How long a handler that has answered may take to exit before it is killed."""
+_HANDOVER_SECONDS: Final = 60.0
+"""How long a machine may take to hand over its files and last words after that."""
+_SEED_BYTES: Final = 64
+_FILE_EVENTS: Final = frozenset({"folder", "file", "link", "other"})
+_CONNECTION_EVENTS: Final = frozenset({"connect", "close", "credit"})
+_MARGIN_FILES: Final = 16
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a sandbox is made of."""
+
+    request: SandboxRequest
+    machine: QemuMachine
+    folder: Path
+    """The host's folder of this sandbox, removed with it."""
+    outputs: int
+    """Descriptor of the folder in it that gets the files handed out."""
+    layers: tuple[str, ...]
+    variables: Mapping[str, str]
+    """The handler's environment."""
+    proxy_port: int = 0
+    relay: ProxyRelay | None = None
+    group: Cgroup | None = None
+    released: list[Callable[[], None]] = field(default_factory=list)
+    """Called when the sandbox is gone."""
+
+
+class MicrovmSandbox:
+    """See :class:`swarm.sandbox.ports.Sandbox`."""
+
+    isolation = Isolation.MICROVM
+
+    def __init__(self, sandbox_id: str, parts: Parts) -> None:
+        self.id = sandbox_id
+        self.layers = parts.layers
+        self._parts = parts
+        self._session = StreamSession(parts.machine.stream, self._limits)
+        self._handover = Handover(
+            parts.outputs,
+            self._limits.output_files_bytes,
+            self._limits.output_files + _MARGIN_FILES,
+        )
+        loop = asyncio.get_running_loop()
+        self._started: asyncio.Future[None] = loop.create_future()
+        self._ended: asyncio.Future[JsonObject] = loop.create_future()
+        """What the agent said last."""
+        self._services: GuestServices | None = None
+        self._refused: str | None = None
+        """Why files that the guest handed out were not taken."""
+        self._cpu_seconds = 0.0
+        self._is_called = False
+        self._is_destroyed = False
+        parts.machine.stream.on_frames(FILE, self._take_file)
+        parts.machine.stream.on_messages(self._take_message)
+
+    async def become_ready(self) -> None:
+        """Tell the machine what time it is, give it entropy of its own, let the handler load.
+
+        Raises:
+            SandboxUnavailable: it does not answer.
+        """
+        parts, limits = self._parts, self._limits
+        stream = parts.machine.stream
+        stream.send_control(
+            op="start",
+            time=time.time(),
+            seed=secrets.token_hex(_SEED_BYTES),
+            work_bytes=limits.work_bytes,
+            work_files=limits.work_files,
+            output_files_bytes=limits.output_files_bytes,
+            output_files=limits.output_files,
+            inputs=bool(parts.request.inputs),
+            proxy_port=parts.proxy_port,
+            environment=dict(parts.variables),
+        )
+        waited: list[asyncio.Future[Any]] = [self._started, stream.closed]
+        await asyncio.wait(waited, timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if not self._started.done():
+            why = stream.closed.result() if stream.closed.done() else "it does not answer"
+            raise SandboxUnavailable(
+                f"the virtual machine cannot be restored: {why}",
+                where="microvm",
+                remedy="look at the kernel's log (dmesg) for a killed QEMU",
+            )
+
+    async def call(
+        self, inputs: JsonObject, context: CallContext, services: GuestServices
+    ) -> InvocationResult:
+        """Run the handler once; when this returns, its machine is gone."""
+        if self._is_called or self._is_destroyed:
+            raise SwarmError("a sandbox serves one call only", where=self.id)
+        self._is_called = True
+        self._services = services
+        if self._parts.relay is not None:
+            self._parts.relay.log_to(services)
+        started = time.monotonic()
+        try:
+            answer, is_late = await self._await_answer(inputs, context, services)
+        finally:
+            await asyncio.shield(self._end())
+        self._session.drain()
+        return self._conclude(answer, is_late, started)
+
+    def outputs_descriptor(self) -> int:
+        return self._parts.outputs
+
+    async def destroy(self) -> None:
+        if self._is_destroyed:
+            return
+        self._is_destroyed = True
+        parts = self._parts
+        await self._end()
+        if parts.relay is not None:
+            await parts.relay.close()
+        self._session.close()
+        self._handover.close()
+        os.close(parts.outputs)
+        await asyncio.to_thread(shutil.rmtree, parts.folder, ignore_errors=True)
+        if parts.group is not None:
+            parts.group.remove()
+        for release in parts.released:
+            release()
+
+    @property
+    def _limits(self) -> Limits:
+        return self._parts.request.limits
+
+    async def _await_answer(
+        self, inputs: JsonObject, context: CallContext, services: GuestServices
+    ) -> tuple[Answer | None, bool]:
+        """The answer, if there is one, and whether the time limit passed first.
+
+        An answer counts once the handler's files are here too.
+        """
+        stream = self._parts.machine.stream
+        entry = self._parts.request.program.entry
+        answer = self._session.call(entry, inputs, context.as_json(), services)
+        gone: list[asyncio.Future[Any]] = [self._ended, stream.closed]
+        done, _ = await asyncio.wait(
+            [answer, *gone],
+            timeout=self._limits.timeout_seconds,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not done:
+            return None, True
+        if not (self._ended.done() or stream.closed.done()):
+            await asyncio.wait(
+                gone, timeout=_EXIT_GRACE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+        if not (self._ended.done() or stream.closed.done()):
+            stream.send_control(op="end")
+            await asyncio.wait(gone, timeout=_HANDOVER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        return answer.result() if answer.done() else None, False
+
+    async def _end(self) -> None:
+        self._cpu_seconds = await self._parts.machine.kill()
+
+    def _conclude(self, answer: Answer | None, is_late: bool, started: float) -> InvocationResult:
+        said = self._ended.result() if self._ended.done() else {}
+        status = said.get("status")
+        usage = ResourceUsage(
+            wall_ms=round((time.monotonic() - started) * 1000),
+            cpu_ms=round(self._cpu_seconds * 1000),
+            peak_memory_bytes=_count(said.get("peak_memory_bytes")),
+            output_bytes=answer.size if answer is not None else 0,
+            log_bytes=self._session.budget.received,
+        )
+        if self._refused is not None:
+            answer = Answer(kind="output_too_large", message=self._refused)
+        elif not said and not is_late and answer is not None and answer.kind is None:
+            answer = None  # It came, but the files that belong to it did not.
+        loss = None if said or is_late else self._loss()
+        ending = Ending(
+            answer,
+            is_late=is_late,
+            is_out_of_memory=_count(said.get("oom_kills")) > 0,
+            status=status if isinstance(status, int) and 0 <= status <= 0xFFFF else None,
+            loss=loss,
+        )
+        return conclude(ending, self._limits, usage)
+
+    def _loss(self) -> str:
+        closed = self._parts.machine.stream.closed
+        return closed.result() if closed.done() else "the virtual machine stopped answering"
+
+    def _take_message(self, message: JsonObject) -> None:
+        event = message.get("event")
+        if event == "started" and not self._started.done():
+            self._started.set_result(None)
+        elif event == "wire_closed":
+            self._session.wire_closed()
+        elif event in _FILE_EVENTS:
+            self._take_files(lambda: self._handover.take_message(message))
+        elif event in _CONNECTION_EVENTS and self._parts.relay is not None:
+            self._parts.relay.take_message(message)
+        elif event == "ended" and not self._ended.done():
+            self._session.wire_closed()
+            self._ended.set_result(message)
+            for name in self._handover.skipped:
+                self._log(f"{name} is no file, folder or link; it was not handed out")
+        else:
+            self._parts.machine.stream.break_off("the virtual machine sent an unknown message")
+
+    def _take_file(self, data: bytes) -> None:
+        self._take_files(lambda: self._handover.take_content(data))
+
+    def _take_files(self, take: Callable[[], None]) -> None:
+        try:
+            take()
+        except HandoverError as error:
+            self._refused = f"the files handed out cannot be taken: {error}"
+            self._parts.machine.stream.break_off(self._refused)
+        except OSError as error:
+            self._refused = f"the files handed out cannot be kept: {error.strerror}"
+            self._parts.machine.stream.break_off(self._refused)
+
+    def _log(self, text: str) -> None:
+        if self._services is not None:
+            self._services.log("log", "warning", text)
+
+
+def _count(value: object) -> int:
+    """A number that a guest says, made harmless."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return min(max(int(value), 0), 2**53) if is_number and isinstance(value, int) else 0
