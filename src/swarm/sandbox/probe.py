@@ -25,7 +25,8 @@ _PROBE_LIMITS: Final = Limits(memory_bytes=256 * _MEBIBYTE, timeout_seconds=20)
 def probe_layers(settings: Settings) -> list[LayerReport]:
     """Try every layer by building a real sandbox, and say what holds and what is missing.
 
-    Blocks for some tenths of a second, and for some seconds when KVM is tried first. May be called with or without a running event loop.
+    Blocks for some tenths of a second, the first time with KVM for some seconds. May be called with
+    or without a running event loop.
     """
     with ThreadPoolExecutor(max_workers=1) as thread:
         layers = thread.submit(asyncio.run, _try_sandbox(settings)).result()

@@ -299,7 +299,14 @@ def _monitor_limits(limits: Limits) -> Limits:
 
 def _guest_facts(image: Image) -> plan.HostFacts:
     python = Interpreter(Path("/usr/bin/python3"), None, image.python_version)
-    return plan.HostFacts(python, None, (), has_cgroup=True, counts_processes=False)
+    return plan.HostFacts(
+        python=python,
+        node=None,
+        uids=None,
+        masked=(),
+        has_cgroup=True,
+        counts_processes=False,
+    )
 
 
 def _check_environment(program: Program, image: Image) -> None:
