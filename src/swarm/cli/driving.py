@@ -91,11 +91,22 @@ async def follow_runs(swarm: Swarm, runs: Sequence[RunRecord], viewing: Viewing)
         except asyncio.CancelledError:
             if interruption.count < 2:
                 raise
-            names = " ".join(run.id for run in runs)
-            note(f"left to be resumed: swarm runs resume {names}")
+            _tell_left(swarm, runs)
             return ExitCode.INTERRUPTED
     code = await report_runs(swarm, ended, viewing)
     return ExitCode.INTERRUPTED if interruption.count else code
+
+
+def _tell_left(swarm: Swarm, runs: Sequence[RunRecord]) -> None:
+    """Say what becomes of runs whose follower leaves before they have ended."""
+    here = [run.id for run in runs if run.id in swarm.runs.driving]
+    elsewhere = [run.id for run in runs if run.id not in here]
+    if here:
+        note(f"left to be resumed: swarm runs resume {' '.join(here)}")
+    if elsewhere:
+        note(
+            f"left to the process that drives it; stop it: swarm runs cancel {' '.join(elsewhere)}"
+        )
 
 
 async def _follow_all(

@@ -57,7 +57,8 @@ def _commands(context: click.Context) -> Iterator[tuple[click.Context, click.Com
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         if command is not None:
-            yield from _commands(click.Context(command, info_name=name, parent=context))
+            settings = command.context_settings
+            yield from _commands(click.Context(command, info_name=name, parent=context, **settings))
 
 
 def _section(context: click.Context, command: click.Command) -> str:
@@ -68,6 +69,7 @@ def _section(context: click.Context, command: click.Command) -> str:
         for parameter in command.get_params(context)
         if parameter not in (HOME_OPTION, JSON_OPTION)
         and (record := parameter.get_help_record(context)) is not None
+        and record[1]
         and not record[0].startswith("-h,")
     ]
     if rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -130,6 +131,49 @@ def test_the_first_interrupt_cancels_with_clean_up(shared: Cli, tmp_path: Path) 
     document = shared.ok("runs", "resume", name, "--json").json
     assert document["status"] == "succeeded"
     assert [step["attempts"] for step in document["steps"]] == [1, 1]
+
+
+def test_a_second_interrupt_leaves_a_run_to_be_resumed(shared: Cli, tmp_path: Path) -> None:
+    gate = json.dumps({"act": "wait", "gate": str(tmp_path)})
+    screen = shared.on_terminal("run", "flow", gate)
+    screen.until(b"at the gate")
+    database = sqlite3.connect(shared.home / "registry" / "registry.db", isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")  # the clean-up cannot end
+    screen.press_interrupt()
+    screen.until(b"cancelling the run")
+    screen.press_interrupt()
+    screen.until(b"left to be resumed: swarm runs resume run_")
+    database.close()
+    assert screen.end() == 130
+    (tmp_path / "open").touch()
+    name = run_id(shared, "running")
+    shared("runs", "resume", name)
+    if shared.ok("runs", "show", name, "--json").json["status"] == "cancelled":
+        shared.ok("runs", "resume", name)  # the first interrupt was still recorded
+    assert shared.ok("runs", "show", name, "--json").json["status"] == "succeeded"
+
+
+def test_a_second_interrupt_leaves_a_run_to_the_worker(shared: Cli, tmp_path: Path) -> None:
+    worker = shared.start("worker")
+    try:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"ready\n"
+        gate = json.dumps({"act": "wait", "gate": str(tmp_path)})
+        screen = shared.on_terminal("run", "flow", gate)
+        screen.until(b"at the gate")
+        worker.send_signal(signal.SIGSTOP)  # the clean-up cannot end
+        screen.press_interrupt()
+        screen.until(b"cancelling the run")
+        screen.press_interrupt()
+        assert screen.end() == 130
+        assert b"left to the process that drives it" in screen.output
+        worker.send_signal(signal.SIGCONT)
+        name = shared.ok("runs", "list", "--limit", "1", "--json").json["runs"][0]["id"]
+        assert shared.ok("runs", "cancel", name).out == f"{name} cancelled\n"
+    finally:
+        worker.send_signal(signal.SIGCONT)
+        worker.terminate()
+        worker.communicate(timeout=DEADLINE_SECONDS)
 
 
 def test_termination_cancels_too(shared: Cli, tmp_path: Path) -> None:

@@ -41,7 +41,13 @@ SESSION = "swarm.cli.session:session"
     type=click.Choice([str(state) for state in RunState]),
     help="Only runs in this state; may be given several times.",
 )
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    help="At most so many.",
+)
 @click.option("--before", type=RUN, metavar="RUN", help="Only runs older than this one.")
 @pass_globals
 @asynchronous

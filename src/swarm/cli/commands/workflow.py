@@ -87,7 +87,13 @@ async def info(options: Globals, workflow: str) -> None:
 
 @click.command("runs", cls=SwarmCommand)
 @click.argument("workflow", type=WORKFLOW)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    help="At most so many.",
+)
 @pass_globals
 @asynchronous
 async def runs(options: Globals, workflow: str, limit: int) -> None:
