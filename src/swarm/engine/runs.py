@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 from swarm.dispatch.local_hosts import HostLease, LocalHosts
@@ -132,8 +133,12 @@ class RunService(Runs):
         """Start a background worker, which takes up every orphan and exits when idle."""
         await self._workers.start()
 
-    async def adopt(self, run_id: str) -> bool:
+    async def adopt(self, run_id: str, *, forget_cancel: bool = False) -> bool:
         """Claim a run that nobody alive owns, and drive it in this process.
+
+        Args:
+            run_id: the run.
+            forget_cancel: carry it on even if its cancellation was asked for.
 
         Returns False if somebody else has it, it has ended, or this process is about to end.
         """
@@ -146,9 +151,14 @@ class RunService(Runs):
                 return False
             lease = await self._join()
             claimed = await self._store.claim_run(run_id, lease.id, run.owner)
-            if claimed is not None:
-                self._spawn(claimed)
-            return claimed is not None
+            if claimed is None:
+                return False
+            if forget_cancel and claimed.cancel_requested:
+                changes = RunChanges(run={"cancel_requested": False})
+                await self._store.commit(claimed.id, claimed.epoch, changes)
+                claimed = replace(claimed, cancel_requested=False)
+            self._spawn(claimed)
+            return True
         finally:
             self._adopting -= 1
 
@@ -263,7 +273,7 @@ class RunService(Runs):
                 f"run {run.id} has already succeeded", remedy="`swarm runs retry` starts it anew"
             )
         if not run.status.is_final:
-            if not await self.adopt(run.id):
+            if not await self.adopt(run.id, forget_cancel=True):
                 raise ConflictError(
                     f"run {run.id} is being driven by another process",
                     remedy="follow it with `swarm runs logs --follow`",
