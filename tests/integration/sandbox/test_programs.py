@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from swarm.kernel.settings import Settings
+from swarm.sandbox.interpreters import find_node
 from swarm.sandbox.ports import Outcome
 from tests.contract.sandbox.calling import Caller
 
@@ -124,3 +133,24 @@ printf '{"count": %s, "sum": %s, "line": "%s", "here": "%s"}' "$count" "$(cat su
         result.error,
         call.services.text,
     )
+
+
+async def test_a_node_that_lies_where_a_sandbox_has_a_folder_of_its_own(
+    call: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wheel's Node lies in the checkout, and a checkout may lie below ``/tmp``."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        node = find_node(Settings(home=tmp_path)).program
+        shutil.copy2(node, Path(folder, "node"))
+        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+        code = """
+            import { execFileSync } from "node:child_process";
+            export function handler() {
+                return { path: process.execPath, child: execFileSync("node", ["-p", "6 * 7"], {
+                    encoding: "utf8", env: { PATH: process.env.PATH.split(":").at(-1) } }) };
+            }
+        """
+        result = await call(code, runtime="node")
+    assert result.outcome is Outcome.OK, result.error
+    assert result.outputs == {"path": "/runtime/node", "child": "42\n"}

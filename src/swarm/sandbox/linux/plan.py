@@ -21,6 +21,10 @@ INSIDE_ID: Final = 1000
 PROXY_PORT: Final = 3128
 _WIRE_DESCRIPTOR: Final = 3
 _NODE_GUEST: Final = f"/guest/{NODE_GUEST}"
+_OWN_NODE: Final = "/runtime/node"
+"""Where a Node is shown that is not the system's. Not at its own path, which may lie below ``/tmp``
+or another folder that a sandbox has its own of. (Python stays where it is: its zygote knows paths.)
+"""
 
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom")
 _MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -216,10 +220,16 @@ def _binds(facts: HostFacts) -> list[list[str]]:
     for path in (*_CERTIFICATES, "/etc/alternatives"):
         if Path(path).is_dir():
             binds.append([os.path.realpath(path), path])
-    for interpreter in (facts.python, facts.node):
-        if interpreter is not None and interpreter.prefix is not None:
-            binds.append([str(interpreter.prefix), str(interpreter.prefix)])
+    if facts.python.prefix is not None:
+        binds.append([str(facts.python.prefix), str(facts.python.prefix)])
+    if facts.node is not None and facts.node.prefix is not None:
+        binds.append([str(facts.node.prefix), _OWN_NODE])
     return binds
+
+
+def _node_inside(node: Interpreter) -> str:
+    """The path of Node in a sandbox."""
+    return str(node.program) if node.prefix is None else _OWN_NODE
 
 
 def sandbox_plan(
@@ -282,11 +292,11 @@ def environment(request: SandboxRequest, facts: HostFacts) -> dict[str, str]:
     program = request.program
     # A command may call `python3` or `node`. Where the host has them outside /usr only, those that
     # are shown anyway are found, after whatever the system has.
-    elsewhere = [
-        str(interpreter.program.parent)
-        for interpreter in (facts.python, facts.node)
-        if interpreter is not None and interpreter.prefix is not None
-    ]
+    elsewhere = []
+    if facts.python.prefix is not None:
+        elsewhere.append(str(facts.python.program.parent))
+    if facts.node is not None and facts.node.prefix is not None:
+        elsewhere.append(str(Path(_OWN_NODE).parent))
     values = {
         **request.environment,
         "PATH": ":".join([_SYSTEM_PATH, *elsewhere]),
@@ -322,4 +332,4 @@ def _program(request: SandboxRequest, facts: HostFacts) -> list[str] | None:
     if request.program.runtime != "node":
         return None
     assert facts.node is not None
-    return [str(facts.node.program), *node_options(request.limits), _NODE_GUEST]
+    return [_node_inside(facts.node), *node_options(request.limits), _NODE_GUEST]
