@@ -25,7 +25,7 @@ from declared import (
 )
 
 REQUIREMENT = re.compile(
-    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)[ \t]*(?:\[[^\]]*\])?[ \t]*"
+    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?)[ \t]*(?:\[[^\]]*\])?[ \t]*"
     r"(?P<rest>[^;]*)"
 )
 EGG = re.compile(r"[#&]egg=([A-Za-z0-9._-]+)")
