@@ -34,6 +34,7 @@ LITTLE_SPACE_BYTES = 1024**3
 """Below this much free disk space the home is called limited."""
 PROGRAM_SECONDS = 10
 """How long a program may take to tell its version."""
+STATUS_WIDTH = len("limited")
 COLORS = {"ok": "green", "limited": "yellow", "missing": "red"}
 
 
@@ -100,7 +101,7 @@ def _layer(layer: LayerReport) -> Finding:
 def _section(terminal: Terminal, title: str, findings: Sequence[Finding]) -> None:
     print_lines([terminal.style(title, bold=True)])
     rows: list[list[Cell | str]] = [
-        [Cell(f.status, COLORS[f.status]), f.name, f.detail] for f in findings
+        [Cell(f.status.ljust(STATUS_WIDTH), COLORS[f.status]), f.name, f.detail] for f in findings
     ]
     for finding, line in zip(findings, table(terminal, ["", "", ""], rows), strict=True):
         print_lines([f"  {line}"])
