@@ -7,10 +7,8 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 import click
@@ -22,9 +20,10 @@ from swarm.cli.output import print_json, print_lines
 from swarm.cli.render.tables import Cell, table
 from swarm.cli.render.values import plural, size
 from swarm.cli.terminal import Terminal, clean, stdout
-from swarm.kernel.errors import ExitCode, SwarmError
+from swarm.kernel.errors import DependencyError, ExitCode, SwarmError
 from swarm.kernel.home import Home
 from swarm.kernel.settings import Settings
+from swarm.packages.installers import find_uv
 from swarm.sandbox.ports import LayerReport
 from swarm.sandbox.probe import probe_layers
 
@@ -119,19 +118,31 @@ def _machine() -> list[Finding]:
         if is_supported
         else Finding("system", "missing", system, "use Linux on x86-64"),
         Finding("cores", "ok", str(os.cpu_count() or 1)),
-        _program("git", "agents that read repositories need it; install git"),
-        _program("uv", "Python agents with dependencies need it: pip install uv"),
+        _git(),
+        _uv(),
     ]
 
 
-def _program(name: str, remedy: str) -> Finding:
-    beside = shutil.which(name, path=str(Path(sys.executable).parent))
-    path = shutil.which(name) or beside
+def _git() -> Finding:
+    path = shutil.which("git")
     if path is None:
-        return Finding(name, "limited", "not found", remedy)
+        remedy = "agents that read repositories need it; install git"
+        return Finding("git", "limited", "not found", remedy)
+    return _version("git", (path,))
+
+
+def _uv() -> Finding:
+    try:
+        return _version("uv", find_uv())
+    except DependencyError as error:
+        return Finding("uv", "limited", error.message, error.remedy)
+
+
+def _version(name: str, command: Sequence[str]) -> Finding:
+    """What the program says of its version; that it can be started at all."""
     try:
         done = subprocess.run(
-            [path, "--version"],
+            [*command, "--version"],
             capture_output=True,
             text=True,
             errors="replace",
@@ -139,9 +150,11 @@ def _program(name: str, remedy: str) -> Finding:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding(name, "limited", f"{path} does not work: {error}", remedy)
+        remedy = f"install {name} anew"
+        return Finding(name, "limited", f"{command[0]} does not work: {error}", remedy)
     version = (done.stdout or done.stderr).strip().splitlines()
-    return Finding(name, "ok", f"{version[0] if version else 'unknown version'} at {path}")
+    place = " ".join(command)
+    return Finding(name, "ok", f"{version[0] if version else 'unknown version'} at {place}")
 
 
 async def _home(options: Globals, settings: Settings) -> list[Finding]:
