@@ -307,6 +307,17 @@ def failed_record(started: InvocationRecord, error: SwarmError) -> InvocationRec
     )
 
 
+def killed_record(started: InvocationRecord) -> InvocationRecord:
+    """The invocation when its caller gave it up."""
+    return replace(
+        started,
+        status=str(Outcome.KILLED),
+        completed_at=now_text(),
+        error="the invocation was cancelled",
+        error_code="cancelled",
+    )
+
+
 def _bad_output(result: InvocationResult, message: str) -> InvocationResult:
     return replace(
         result, outcome=Outcome.ERROR, outputs=None, error=message, error_code="bad_output"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from swarm.engine.api import AgentInvoker
@@ -15,6 +16,7 @@ from swarm.engine.invocations import (
     effective_isolation,
     ended_record,
     failed_record,
+    killed_record,
     started_record,
 )
 from swarm.engine.pins import Pins
@@ -82,6 +84,9 @@ class DirectInvoker(AgentInvoker):
             completed = await self._invoker.invoke(pinned, call, AgentServices(secrets, listener))
         except SwarmError as error:
             await self._store.record_invocation(failed_record(started, error))
+            raise
+        except asyncio.CancelledError:
+            await self._store.record_invocation(killed_record(started))
             raise
         ended = ended_record(started, completed)
         await self._store.record_invocation(ended)

@@ -38,6 +38,12 @@ def test_an_old_kernel_is_named() -> None:
     assert "5.12" in remedy("root", errno.ENOSYS)
 
 
+def test_limits_on_namespaces_are_told_by_name() -> None:
+    values = {"user/max_pid_namespaces": "0", "user/max_user_namespaces": "100"}
+    told = remedy("pid-namespace", errno.ENOSPC, values.get)
+    assert "sudo sysctl user.max_pid_namespaces=15000`" in told
+
+
 def test_the_error_tells_all() -> None:
     error = unavailable("proc", errno.EPERM, "Operation not permitted")
     assert error.where == "proc"

@@ -19,6 +19,7 @@ _FILES = {
     "package": "check that its folder is still there and readable, or register the agent again",
     "inputs": "check that the input is still there and that you may read it",
 }
+_NAMESPACES = frozenset({"pid-namespace", "mount-namespace", "namespaces"})
 _NONE = "or pass `--isolation none` for code that you trust"
 
 
@@ -50,6 +51,9 @@ def remedy(layer: str, code: int, read: Callable[[str], str | None] | None = Non
         return f"{_user_namespace_remedy(code, read)}, {_NONE}"
     if code == errno.ENOSYS:
         return f"{_TOO_OLD}, {_NONE}"
+    if code == errno.ENOSPC and layer in _NAMESPACES:
+        # clone(2): the limit on the number of namespaces is told as "No space left on device".
+        return f"no more namespaces may be made here: {_raise_limits(read)}, {_NONE}"
     if layer in _FILES:
         return _FILES[layer]
     specific = {
@@ -66,6 +70,13 @@ def remedy(layer: str, code: int, read: Callable[[str], str | None] | None = Non
         "landlock": "report this kernel's version",
     }
     return f"{specific.get(layer, 'run `swarm doctor`')}, {_NONE}"
+
+
+def _raise_limits(read: Callable[[str], str | None]) -> str:
+    """The command that raises the limits on namespaces that stand at zero, or else all of them."""
+    names = [f"user/max_{kind}_namespaces" for kind in ("user", "pid", "mnt", "net", "ipc", "uts")]
+    closed = [name for name in names if read(name) == "0"] or names
+    return "`sudo sysctl " + " ".join(f"{name.replace('/', '.')}=15000" for name in closed) + "`"
 
 
 def _user_namespace_remedy(code: int, read: Callable[[str], str | None]) -> str:
