@@ -35,6 +35,10 @@ LOCKS = {
     "node": "requirements-node.txt",
     "build": "requirements-build.txt",
 }
+SYSTEM_CERTIFICATES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+)
 OLDEST_UV = (0, 8)
 OLDEST_NODE = 20
 NEEDS_PIP = (
@@ -297,6 +301,9 @@ def _run(command: list[str]) -> None:
     """Run a command, its output going where ours goes."""
     environment = fetch_settings(os.environ, _pip_configuration())
     environment.pop("VIRTUAL_ENV", None)
+    if any(bundle.is_file() for bundle in SYSTEM_CERTIFICATES):
+        # pip trusts what the system trusts; uv by itself has a list of its own.
+        environment.setdefault("UV_SYSTEM_CERTS", "true")
     subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL, cwd=ROOT)
 
 

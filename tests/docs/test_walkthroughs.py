@@ -64,6 +64,8 @@ def test_a_reader_can_follow_the_page(page: Path, tmp_path: Path) -> None:
             "PATH": f"{COMMANDS}{os.pathsep}{os.environ['PATH']}",
             "COLUMNS": "100",
             "NO_COLOR": "1",
+            # As on a terminal: standard output and error in the order in which they are written.
+            "PYTHONUNBUFFERED": "1",
         },
     )
     faults = [fault for fault in (step.fault() for step in done) if fault]

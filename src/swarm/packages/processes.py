@@ -28,11 +28,17 @@ _UV_NAMES = {
     "PIP_CERT": ("SSL_CERT_FILE",),
 }
 
+_SYSTEM_CERTIFICATES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+)
+
 
 def installer_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables for an installer: the user's, without Swarm's secrets and its own Python.
 
-    Settings of the registry that are made for pip hold for uv too, unless uv has its own.
+    Settings of the registry that are made for pip hold for uv too, unless uv has its own. The
+    certificates that the system trusts are trusted, as by npm; uv alone has a list of its own.
     """
     kept = {
         name: value
@@ -42,6 +48,8 @@ def installer_environment(environment: Mapping[str, str]) -> dict[str, str]:
     for pip_name, uv_names in _UV_NAMES.items():
         if pip_name in kept and not any(name in kept for name in uv_names):
             kept[uv_names[0]] = kept[pip_name]
+    if any(bundle.is_file() for bundle in _SYSTEM_CERTIFICATES):
+        kept.setdefault("UV_SYSTEM_CERTS", "true")
     return {**kept, "NO_COLOR": "1", "UV_PYTHON_DOWNLOADS": "never"}
 
 

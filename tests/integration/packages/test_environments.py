@@ -45,7 +45,10 @@ def node_files(**groups: Any) -> dict[str, str]:
 
 async def output_of(*command: str, folder: Path | None = None) -> str:
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, stdout=asyncio.subprocess.PIPE
+        *command,
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        env=installer_environment(os.environ),
     )
     output, _ = await process.communicate()
     assert process.returncode == 0
@@ -304,6 +307,7 @@ def test_installers_get_the_users_settings_and_no_secret() -> None:
     assert got["UV_DEFAULT_INDEX"] == given["PIP_INDEX_URL"]
     assert got["npm_config_registry"] == given["npm_config_registry"]
     assert "UV_INDEX" not in got, "uv has its own"
+    assert installer_environment({"UV_SYSTEM_CERTS": "false"})["UV_SYSTEM_CERTS"] == "false"
     assert not {"SWARM_SECRET_KEY", "PYTHONPATH", "VIRTUAL_ENV"} & set(got)
 
 
