@@ -139,12 +139,14 @@ class ProcessSandbox:
                 timeout=request.limits.timeout_seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            if call in done and not self._ended.done():
-                await asyncio.wait([self._ended], timeout=_EXIT_GRACE_SECONDS)
+            if done and not (call.done() and self._ended.done()):
+                # A process that has answered exits; one that has exited may have answered.
+                await asyncio.wait(waited, timeout=_EXIT_GRACE_SECONDS)
         finally:
             if not call.done():
                 call.cancel()
-        return call.result() if call in done else None, not done
+        is_answered = call.done() and not call.cancelled()
+        return call.result() if is_answered else None, not done
 
     def _own_paths(self, value: JsonValue) -> JsonValue:
         """Paths of mounted inputs, which are mounted nowhere here, as those of the host."""

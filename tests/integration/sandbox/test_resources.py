@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from swarm.kernel.settings import Settings
 from swarm.sandbox.linux.backend import NamespaceBackend
 from swarm.sandbox.linux.cgroups import find_tree
 from swarm.sandbox.ports import Outcome
-from tests.contract.sandbox.calling import CONTEXT, MEBIBYTE, Caller, limits
+from tests.contract.sandbox.calling import CONTEXT, MEBIBYTE, Caller, RecordingServices, limits
 
 EAT = "def handler(i):\n    kept = []\n    while True: kept.append(bytearray(4 << 20))\n"
 EAT_IN_NODE = (
@@ -163,6 +164,35 @@ async def test_nothing_is_left_after_many_calls(call: Caller) -> None:
     # Fewer is fine: what an earlier test left is closed when its other end notices.
     assert descriptors() <= outside
     assert descriptors(zygote) == inside
+
+
+async def test_an_answer_counts_though_the_end_is_heard_first(call: Caller) -> None:
+    """A busy host learns that a sandbox has ended before it has read what was sent from it."""
+    code = """
+        import json, os
+        LINE = {"jsonrpc": "2.0", "method": "log", "params": {"level": "info", "message": "x"}}
+        FRAME = json.dumps(LINE).encode()
+        def handler(i, context):
+            # In one piece, which fits in the socket: more than the host reads at one go.
+            os.write(int(os.environ["SWARM_WIRE_FD"]),
+                     (len(FRAME).to_bytes(4, "big") + FRAME) * 1000)
+            return {"a": 1}
+    """
+    sandbox = await call.backend.prepare(call.request(code))
+    backend = call.backend
+    assert isinstance(backend, NamespaceBackend)
+    assert backend._zygote is not None
+    control = backend._zygote._control
+
+    class BusyServices(RecordingServices):
+        def log(self, stream: str, level: str, message: str) -> None:
+            if not self.lines:
+                select.select([control], [], [])  # Until the zygote has told the end.
+            self.lines.append((stream, level, message))
+
+    result = await sandbox.call({}, CONTEXT, BusyServices())
+    await sandbox.destroy()
+    assert (result.outcome, result.outputs) == (Outcome.OK, {"a": 1}), result
 
 
 async def test_many_sandboxes_at_once(call: Caller) -> None:

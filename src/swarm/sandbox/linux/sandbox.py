@@ -32,6 +32,8 @@ from swarm.sandbox.wire import Answer
 _EXIT_GRACE_SECONDS = 0.2
 """How long a handler that has answered may take to exit before it is killed. Init reaps one that
 exits by itself, and only then does the kernel count its processor time as init's."""
+_LAST_WORDS_SECONDS = 10.0
+"""How long the host may take to read what a sandbox sent before its end."""
 
 
 @dataclass(slots=True)
@@ -173,6 +175,9 @@ class NamespaceSandbox:
             )
             if call in done and not ended.done():
                 await asyncio.wait([ended], timeout=_EXIT_GRACE_SECONDS)
+            elif ended in done and not call.done():
+                # The wire holds what was sent before the end, then the end itself.
+                await asyncio.wait([call], timeout=_LAST_WORDS_SECONDS)
         except asyncio.CancelledError:
             await asyncio.shield(self._end())
             raise
@@ -180,7 +185,8 @@ class NamespaceSandbox:
             if not call.done():
                 call.cancel()
             self._unwatch_memory()
-        return call.result() if call in done else None, not done
+        is_answered = call.done() and not call.cancelled()
+        return call.result() if is_answered else None, not done
 
     async def _end(self) -> Ended:
         """Kill what is left and wait until it is gone."""
