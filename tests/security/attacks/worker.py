@@ -1,0 +1,270 @@
+"""Runs attacks, as whoever it was started as: a JSON line in, a JSON line out.
+
+One attack: a fresh sandbox, one call, its end. The sandbox is the product's own, or one whose
+zygote lacks some layers (``weak_zygote``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from weak_zygote.weakening import SHARED, VARIABLE
+
+from swarm.definitions.fields import FieldDefinition
+from swarm.engine.files import collect_outputs
+from swarm.kernel.errors import SwarmError
+from swarm.kernel.json import JsonObject, JsonValue
+from swarm.kernel.settings import Settings
+from swarm.sandbox.interpreters import python_program
+from swarm.sandbox.linux import plan, zygote_client
+from swarm.sandbox.linux.backend import NamespaceBackend
+from swarm.sandbox.linux.plan import HostFacts
+from swarm.sandbox.linux.zygote_client import Zygote
+from swarm.sandbox.ports import CallContext, InputMount, Limits, Program, Sandbox, SandboxRequest
+from swarm.store.artifacts import LocalArtifacts
+
+_SUITE: Final = Path(__file__).parent
+_PRODUCT_ZYGOTE: Final = zygote_client._PROGRAM
+_CONTEXT: Final = CallContext("inv_attack", "key_attack", "attacker", "1.0.0")
+_PRODUCT: Final = "product"
+_MEBIBYTE: Final = 1024 * 1024
+_LIMITS: Final = Limits(memory_bytes=256 * _MEBIBYTE, timeout_seconds=20)
+_WEAK_MEMORY: Final = 8 * 1024 * _MEBIBYTE
+"""More than any control takes: the watchdog cannot tell the stage's process ids."""
+_DEVICES: Final = ("kmsg", "kvm", "fuse", "net/tun", "vsock", "userfaultfd", "vda", "sda", "loop0")
+
+
+class Services:
+    """The host's side of a call: counts what is logged."""
+
+    def __init__(self) -> None:
+        self.log_bytes = 0
+        self.longest_line = 0
+
+    def log(self, stream: str, level: str, message: str) -> None:
+        self.log_bytes += len(message.encode())
+        self.longest_line = max(self.longest_line, len(message.encode()))
+
+    def progress(self, fraction: float | None, message: str) -> None:
+        pass
+
+    def event(self, value: JsonValue) -> None:
+        pass
+
+    async def request(self, method: str, params: JsonObject) -> JsonValue:
+        raise SwarmError("nothing is offered", where=method)
+
+
+class WeakBackend(NamespaceBackend):
+    """The product's backend over a zygote that lacks layers."""
+
+    def __init__(self, settings: Settings, without: frozenset[str], stage: JsonObject) -> None:
+        super().__init__(settings)
+        self._without = without
+        self._stage = stage
+
+    def _find_facts(self) -> HostFacts:
+        facts = super()._find_facts()
+        if "cgroup" in self._without and self._tree is not None:
+            self._tree.close()
+            self._tree = None
+        return facts
+
+    async def _start(self, facts: HostFacts) -> Zygote:
+        staging = self._settings.home / "run" / "sandbox"
+        staging.mkdir(parents=True, exist_ok=True)
+        configuration = plan.configuration(facts, staging, self._locks)
+        configuration |= {"without": sorted(self._without), "stage": self._stage, "preload": []}
+        if "private-root" in self._without:
+            shown = self._stage["shown"]
+            configuration["binds"] = [*configuration["binds"], ["/sys", "/sys"]]
+            configuration["copies"] = [
+                *configuration["copies"],
+                [f"{shown}/machine-id", "/etc/machine-id"],
+            ]
+        if "chosen-devices" in self._without:
+            found = [f"/dev/{name}" for name in _DEVICES if Path("/dev", name).exists()]
+            configuration["devices"] = [*configuration["devices"], *found]
+        zygote_client._PROGRAM = _SUITE / "weak_zygote"
+        try:
+            return await Zygote.start(facts.python, configuration, self._locks)
+        finally:
+            zygote_client._PROGRAM = _PRODUCT_ZYGOTE
+
+
+class Worker:
+    """Keeps the product's backend, and one for each set of layers that a zygote lacks."""
+
+    def __init__(self, folder: Path, usr: str) -> None:
+        self._folder = folder
+        self._usr = usr
+        self._settings = Settings(home=folder / "home")
+        self._backends: dict[str, NamespaceBackend] = {}
+        self._targets: dict[str, JsonObject] = {}
+        self._stages = 0
+        self._artifacts = LocalArtifacts(folder / "artifacts")
+
+    async def serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=1 << 20)
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        while line := await reader.readline():
+            answer = await self.run(json.loads(line))
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+        for backend in self._backends.values():
+            await backend.close()
+
+    async def run(self, order: dict[str, Any]) -> JsonObject:
+        """Do one attack and tell what came of it."""
+        without = frozenset(order["without"])
+        try:
+            name = _zygote_name(without)
+            backend = self._backend(name, without)
+            sandbox = await backend.prepare(self._request(order, without))
+        except SwarmError as error:
+            return {"unavailable": str(error)}
+        targets = {**self._targets_of(name), **order["targets"]}
+        services = Services()
+        try:
+            inputs = {"attack": order["attack"], "targets": targets}
+            result = await sandbox.call(inputs, _CONTEXT, services)
+            collected = await self._collect(sandbox, order.get("collect"))
+        finally:
+            await sandbox.destroy()
+        mark = str(targets.get("mark", ""))
+        survivors = processes_named(mark) if mark else []
+        if survivors:
+            await self._strike(name)
+        return {
+            "outcome": str(result.outcome),
+            "error": result.error,
+            "error_code": result.error_code,
+            "outputs": result.outputs,
+            "traceback": result.traceback,
+            "wall_ms": result.usage.wall_ms,
+            "log_bytes": services.log_bytes,
+            "longest_line": services.longest_line,
+            "survivors": len(survivors),
+            "collected": collected,
+            "layers": list(sandbox.layers),
+        }
+
+    async def _strike(self, name: str) -> None:
+        """End a stage, and with it what is left there."""
+        await self._backends.pop(name).close()
+
+    def _backend(self, name: str, without: frozenset[str]) -> NamespaceBackend:
+        if name not in self._backends:
+            if without:
+                self._stages += 1
+                unique = f"stage-{self._stages}"
+                folder = self._folder / "staged"
+                stage = {
+                    "folder": str(folder),
+                    "shown": str(folder / "shown"),
+                    "suite": str(_SUITE),
+                    "usr": self._usr,
+                    "name": unique,
+                }
+                backend: NamespaceBackend = WeakBackend(self._settings, without & SHARED, stage)
+            else:
+                unique, folder = "host", self._folder / "real"
+                backend = NamespaceBackend(self._settings)
+            self._backends[name] = backend
+            self._targets[name] = {"told": f"{folder}/{unique}.json", "folder": str(folder)}
+        return self._backends[name]
+
+    def _targets_of(self, name: str) -> JsonObject:
+        known = self._targets[name]
+        if "tcp" not in known:
+            shown = f"{known['folder']}/shown"
+            interpreter = str(python_program().program) if name == _PRODUCT else ""
+            known |= {
+                **json.loads(Path(known["told"]).read_text()),
+                "secret": f"{shown}/secret.txt",
+                "home_secret": f"{shown}/home/registry/secrets/key",
+                "other_package": f"{shown}/home/packages/other/main.py",
+                "etc_secret": f"{shown}/etc/shadow",
+                "usr": self._usr,
+                "program": interpreter or f"{self._usr}/program",
+            }
+        return known
+
+    def _request(self, order: dict[str, Any], without: frozenset[str]) -> SandboxRequest:
+        limits = replace(_LIMITS, **({"memory_bytes": _WEAK_MEMORY} if without else {}))
+        folder = self._folder / ("staged" if without else "real")
+        program = Program(
+            "python", ("main.py",), folder / "package", "attack", folder / "environment"
+        )
+        return SandboxRequest(
+            program,
+            replace(limits, **order.get("limits", {})),
+            inputs=(InputMount("data", folder / "data"),) if order.get("live_input") else (),
+            environment={VARIABLE: " ".join(sorted(without - SHARED))} if without else {},
+        )
+
+    async def _collect(self, sandbox: Sandbox, wanted: JsonValue) -> JsonValue:
+        """Take an output file out, by the engine's collector or by a naive one."""
+        if wanted is None:
+            return None
+        kind, path, is_naive = wanted["type"], wanted["path"], wanted["naive"]
+        if is_naive:
+            return _collect_naively(sandbox.outputs_descriptor(), path)
+        fields = [FieldDefinition(name="out", type=kind)]
+        try:
+            async with asyncio.timeout(5):
+                outputs = await collect_outputs(
+                    fields,
+                    {"out": {"$file": path}},
+                    sandbox.outputs_descriptor,
+                    self._artifacts,
+                    {},
+                    self._settings.max_output_files,
+                )
+        except SwarmError as error:
+            return {"refused": error.message}
+        except TimeoutError:
+            return {"refused": "hung"}
+        reference = outputs["out"]["$artifact"]
+        return {"content": self._artifacts.path(reference).read_bytes()[:200].decode("latin-1")}
+
+
+def _zygote_name(without: frozenset[str]) -> str:
+    return f"without {sorted(without & SHARED)}" if without else _PRODUCT
+
+
+def _collect_naively(outputs: int, path: str) -> JsonObject:
+    """What a collector does that nobody thought about."""
+    place = Path(f"/proc/self/fd/{outputs}", path)
+    try:
+        opened = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        return {"refused": str(error)}
+    try:
+        return {"content": os.read(opened, 200).decode("latin-1")}
+    finally:
+        os.close(opened)
+
+
+def processes_named(mark: str) -> Sequence[int]:
+    """Processes of this machine that call themselves ``mark``."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "comm").read_text().strip() == mark:
+                found.append(int(folder.name))
+        except OSError:
+            continue  # It has ended meanwhile.
+    return found
+
+
+if __name__ == "__main__":
+    asyncio.run(Worker(Path(sys.argv[1]), sys.argv[2]).serve())
