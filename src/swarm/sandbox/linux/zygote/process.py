@@ -87,6 +87,8 @@ def _build(template: Template, job: Job, host: socket.socket) -> int:
     syscalls.close_all_but(
         [0, 1, 2, job.channel, job.wire, job.stdout, job.stderr, *job.locks, *passed]
     )
+    # Before there is a handler, so that it never finds init open to being looked into or traced.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     handler = os.fork()
     if handler == 0:
         _be_handler(template, job, host, plan, passed)
@@ -96,7 +98,6 @@ def _build(template: Template, job: Job, host: socket.socket) -> int:
 def _be_init(template: Template, job: Job, host: socket.socket, handler: int) -> NoReturn:
     """Reap orphans until the handler ends; the kernel then kills what is left inside."""
     syscalls.close_all_but([job.channel, *job.locks])
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     confinement.filter_calls(template.filters["init"])
@@ -112,6 +113,7 @@ def _be_handler(
     template: Template, job: Job, host: socket.socket, plan: dict[str, Any], passed: list[int]
 ) -> NoReturn:
     try:
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
         os.setsid()
         report = _arrange_descriptors(job, host)
         passed = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _HIGH) for number in passed]
