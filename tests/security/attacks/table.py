@@ -54,6 +54,8 @@ class Attack:
     """Why an ordinary user's control cannot succeed."""
     absent: dict[str, str] = field(default_factory=dict)
     """Refusals of the control that mean that the kernel lacks the thing, and what that is."""
+    adversity: Wall = frozenset()
+    """What is no wall, but must not open one: it holds in the control and for each wall alone."""
     live_input: bool = False
     network: bool = False
     limits: dict[str, float] = field(default_factory=dict)
@@ -68,7 +70,7 @@ class Attack:
     @property
     def without(self) -> frozenset[str]:
         """The layers that its control lacks."""
-        return frozenset[str]().union(*self.walls)
+        return self.adversity.union(*self.walls)
 
 
 _FILES: Final = (
@@ -113,6 +115,7 @@ _FILES: Final = (
 )
 
 _INIT_OUT_OF_REACH: Final = (UNDUMPABLE, LANDLOCK)
+_SLOW_INIT: Final = {"adversity": _wall("prompt-init")}
 _PROCESS_OUT_OF_REACH: Final = (PIDS, POWERLESS, LANDLOCK)
 _SIGNAL_OUT_OF_REACH: Final = (PIDS | OWN_USER, LANDLOCK)
 """As an ordinary user, the sandbox's user is the host's: only the pid namespace parts them."""
@@ -128,15 +131,15 @@ _PROCESSES: Final = (
     Attack("processes-signal-host-blindly", _SIGNAL_OUT_OF_REACH, _UNSEEN),
     Attack("processes-trace-host", (SECCOMP, *_PROCESS_OUT_OF_REACH), _UNSEEN, ZYGOTE_STOPS_IT),
     Attack("processes-signal-init", (PIDS, LANDLOCK), frozenset({"unmoved", "EPERM"})),
-    Attack("processes-trace-init", (SECCOMP, UNDUMPABLE, LANDLOCK), DENIED),
+    Attack("processes-trace-init", (SECCOMP, UNDUMPABLE, LANDLOCK), DENIED, **_SLOW_INIT),
     Attack("processes-trace-child", (SECCOMP,), DENIED),
-    Attack("processes-init-memory", _INIT_OUT_OF_REACH, DENIED),
-    Attack("processes-init-descriptors", _INIT_OUT_OF_REACH, DENIED),
-    Attack("processes-init-environment", _INIT_OUT_OF_REACH, DENIED),
+    Attack("processes-init-memory", _INIT_OUT_OF_REACH, DENIED, **_SLOW_INIT),
+    Attack("processes-init-descriptors", _INIT_OUT_OF_REACH, DENIED, **_SLOW_INIT),
+    Attack("processes-init-environment", _INIT_OUT_OF_REACH, DENIED, **_SLOW_INIT),
     Attack("processes-read-memory", (SECCOMP,), DENIED),
     Attack("processes-write-memory", (SECCOMP,), DENIED),
     Attack("processes-steal-descriptor", (SECCOMP,), DENIED),
-    Attack("processes-steal-from-init", (SECCOMP, UNDUMPABLE, LANDLOCK), DENIED),
+    Attack("processes-steal-from-init", (SECCOMP, UNDUMPABLE, LANDLOCK), DENIED, **_SLOW_INIT),
     Attack("processes-compare", (SECCOMP,), DENIED),
     Attack("processes-advise-by-pidfd", (SECCOMP,), DENIED),
     Attack("processes-rewrite-interpreter", (READ_ONLY, LANDLOCK), NOT_WRITABLE),

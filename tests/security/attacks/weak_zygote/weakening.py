@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import termios
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -193,6 +194,17 @@ def _undumpable(process: Any, **_: Any) -> None:
     process.syscalls = _Altered(original, prctl=prctl)
 
 
+def _prompt_init(process: Any, **_: Any) -> None:
+    """Init is kept waiting by the scheduler right after it has started the handler."""
+    original = process._be_init
+
+    def be_init(*arguments: Any) -> None:
+        time.sleep(0.2)
+        original(*arguments)
+
+    process._be_init = be_init
+
+
 def _closed_descriptors(process: Any, stage: dict[str, Any], **_: Any) -> None:
     process.syscalls = _Altered(process.syscalls, close_all_but=_nothing)
     os.set_inheritable(os.open(stage["folder"], os.O_RDONLY | os.O_DIRECTORY), True)
@@ -261,6 +273,7 @@ _CHANGES: dict[str, Callable[..., None]] = {
     "no-dev": _no_dev,
     "masks": _masks,
     "undumpable": _undumpable,
+    "prompt-init": _prompt_init,
     "closed-descriptors": _closed_descriptors,
     "clean-environment": _clean_environment,
     "reseeding": _reseeding,
