@@ -47,6 +47,10 @@ RUNS = {
     "prune": _command("steer:prune", "Delete runs that ended long ago."),
 }
 
+SANDBOX = {
+    "build-image": _command("sandbox:build", "Build the image of virtual machines."),
+}
+
 RUN = _command("run:run", "Run a workflow and show its progress.", _RUN)
 
 ROOT = {
@@ -57,6 +61,7 @@ ROOT = {
     "run": RUN,
     "runs": Entry("List, inspect and steer runs.", commands=RUNS, section=_RUN),
     "worker": _command("worker:worker", "Drive runs until stopped.", _RUN),
+    "sandbox": Entry("Prepare virtual machines for agents.", commands=SANDBOX, section=_MACHINE),
     "doctor": _command("doctor:doctor", "Say what this machine can and cannot do.", _MACHINE),
     "settings": _command(
         "settings:settings", "Show every setting, its value and its origin.", _MACHINE

@@ -103,6 +103,15 @@ class Settings(BaseModel):
         ge=1,
         description="Memory for snapshots of virtual machines that are held ready, in MiB.",
     )
+    microvm_warm_machines: int = Field(
+        2,
+        ge=0,
+        description="Virtual machines that one host keeps restored ahead, for packages that it "
+        "calls repeatedly.",
+    )
+    microvm_warm_seconds: float = Field(
+        60.0, gt=0, description="How long a virtual machine restored ahead waits to be used."
+    )
     microvm_boot_seconds: float = Field(
         120.0, gt=0, description="Time limit of a virtual machine's boot, before its snapshot."
     )

@@ -167,6 +167,19 @@ async def test_two_machines_of_one_snapshot_run_at_once(run: Run) -> None:
     assert not set(numbers[0]["numbers"]) & set(numbers[1]["numbers"])
 
 
+async def test_a_package_called_repeatedly_finds_its_next_machine_waiting(
+    backend: MicrovmBackend, run: Run
+) -> None:
+    results: list[Any] = [await run("numbers") for _ in range(2)]
+    async with asyncio.timeout(60):
+        while backend.waiting == 0:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    results.append(await run("numbers"))
+    numbers = [number for result in results for number in result.outputs["numbers"]]
+    assert len(set(numbers)) == len(numbers)
+    assert results[-1].outputs["left"] == ["trace", "trace"]
+
+
 async def test_an_exception_is_told_with_its_traceback(run: Run) -> None:
     result = await run("raise")
     assert (result.outcome, result.error) == (Outcome.ERROR, "ValueError: no luck")

@@ -13,7 +13,7 @@ from typing import Final
 from swarm.kernel.errors import SandboxUnavailable
 from swarm.kernel.home import Home
 from swarm.kernel.ids import new_id
-from swarm.kernel.json import dump_bytes
+from swarm.kernel.json import JsonValue, dump_bytes
 from swarm.kernel.settings import Settings
 from swarm.sandbox import microvm
 from swarm.sandbox.egress.policy import EgressPolicy
@@ -37,6 +37,7 @@ from swarm.sandbox.microvm.snapshots import (
     save_memory,
 )
 from swarm.sandbox.microvm.squashfs import write_squashfs
+from swarm.sandbox.microvm.warm import WarmMachines
 from swarm.sandbox.microvm.wiring import ProxyRelay
 from swarm.sandbox.microvm.workplace import Workplace
 from swarm.sandbox.ports import Limits, Program, Sandbox, SandboxRequest
@@ -87,12 +88,20 @@ class MicrovmBackend:
         self._workplace: Workplace | None = None
         self._no_inputs = -1
         self._sandboxes: set[MicrovmSandbox] = set()
+        self._warm = WarmMachines(
+            settings.microvm_warm_machines, settings.microvm_warm_seconds, self._make
+        )
 
     async def prepare(self, request: SandboxRequest) -> Sandbox:
         """Restore a machine; see :class:`swarm.sandbox.ports.SandboxBackend`.
 
         The first time for a package, its machine boots and is put into a snapshot.
         """
+        sandbox = self._warm.take(request) or await self._make(request)
+        sandbox.when_gone(lambda: self._warm.refill(request))
+        return sandbox
+
+    async def _make(self, request: SandboxRequest) -> MicrovmSandbox:
         facts = await self._ready()
         _check_environment(request.program, facts.image)
         async with self._snapshots.use(
@@ -100,8 +109,14 @@ class MicrovmBackend:
         ) as template:
             return await self._restore(request, facts, template)
 
+    @property
+    def waiting(self) -> int:
+        """How many machines wait, restored ahead."""
+        return self._warm.waiting
+
     async def close(self) -> None:
         """Destroy every sandbox; snapshots on disk stay. Safe to call twice."""
+        await self._warm.close()
         for sandbox in list(self._sandboxes):
             await sandbox.destroy()
         self._snapshots.close()
@@ -167,7 +182,7 @@ class MicrovmBackend:
 
     async def _restore(
         self, request: SandboxRequest, facts: HostFacts, template: Template
-    ) -> Sandbox:
+    ) -> MicrovmSandbox:
         assert self._workplace is not None
         sandbox_id = new_id("sbx")
         folder = self._workplace.make(sandbox_id)
@@ -188,9 +203,8 @@ class MicrovmBackend:
         if request.network:
             policy = EgressPolicy(request.network, self._settings.allowed_private_networks)
             parts.relay = ProxyRelay(machine.stream, EgressProxy(policy))
-            parts.proxy_port = plan.PROXY_PORT
         sandbox = MicrovmSandbox(sandbox_id, parts)
-        parts.released.append(lambda: self._sandboxes.discard(sandbox))
+        sandbox.when_gone(lambda: self._sandboxes.discard(sandbox))
         self._sandboxes.add(sandbox)
         try:
             await sandbox.become_ready()
@@ -246,8 +260,7 @@ async def _become_ready(machine: QemuMachine, request: SandboxRequest, seconds: 
     machine.stream.send_control(
         op="boot",
         runtime=runtime,
-        memory_bytes=limits.memory_bytes,
-        processes=limits.processes,
+        **_guest_limits(request),
         preload=list(plan.PRELOAD),
         resource_limits=dict(_HANDLER_LIMITS),
         environment={},
@@ -323,16 +336,29 @@ def _check_environment(program: Program, image: Image) -> None:
 
 
 def _snapshot_key(request: SandboxRequest, facts: HostFacts) -> str:
-    program, limits = request.program, request.limits
+    program = request.program
     subject = {
         "host": facts.identity,
         "runtime": program.runtime,
         "package": program.digest,
         "environment": None if program.environment is None else str(program.environment),
-        "memory": limits.memory_bytes,
-        "processes": limits.processes,
+        "limits": _guest_limits(request),
     }
     return hashlib.sha256(dump_bytes(subject)).hexdigest()
+
+
+def _guest_limits(request: SandboxRequest) -> dict[str, JsonValue]:
+    """What is fixed when a machine boots."""
+    limits = request.limits
+    return {
+        "memory_bytes": limits.memory_bytes,
+        "processes": limits.processes,
+        "work_bytes": limits.work_bytes,
+        "work_files": limits.work_files,
+        "output_files_bytes": limits.output_files_bytes,
+        "output_files": limits.output_files,
+        "proxy_port": plan.PROXY_PORT if request.network else 0,
+    }
 
 
 def _identity(image: Image, accelerator: Accelerator, version: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ SEEDS: Final = (
     "git",
     "grep",
     "gzip",
+    "lz4",
     "nodejs",
     "python3",
     "sed",
@@ -74,7 +76,7 @@ _ETC: Final = {
     "resolv.conf": "",
     "gitconfig": "[safe]\n\tdirectory = *\n",
 }
-_FILES: Final = ("kernel", "initramfs", "root.squashfs")
+_FILES: Final = ("kernel", "vmlinux", "initramfs", "root.squashfs")
 _MANIFEST: Final = "manifest.json"
 
 
@@ -92,6 +94,11 @@ class Image:
     @property
     def kernel(self) -> Path:
         return self.folder / "kernel"
+
+    @property
+    def vmlinux(self) -> Path:
+        """The kernel uncompressed, as Firecracker wants it."""
+        return self.folder / "vmlinux"
 
     @property
     def initramfs(self) -> Path:
@@ -172,7 +179,6 @@ def build_image(
         for path in (target, *target.iterdir()):
             path.chmod(0o755 if path.is_dir() else 0o644)
         _replace(folder, target, work)
-    on_progress(f"built {folder}")
     return find_image(Settings(home=folder, microvm_image=folder))
 
 
@@ -194,6 +200,7 @@ def _build(
         )
     version = vmlinuz[0].name.removeprefix("vmlinuz-")
     shutil.copyfile(vmlinuz[0], target / "kernel")
+    _extract_vmlinux(vmlinuz[0], target / "vmlinux", root)
     modules = find_modules(kernel / "usr" / "lib" / "modules" / version)
     busybox = (root / "usr" / "bin" / "busybox").read_bytes()
     (target / "initramfs").write_bytes(initramfs(busybox, modules))
@@ -232,21 +239,47 @@ def _bundle_certificates(root: Path) -> None:
     (folder / "ca-certificates.crt").write_bytes(bundle)
 
 
+def _extract_vmlinux(vmlinuz: Path, target: Path, root: Path) -> None:
+    """Unpack a kernel, whose header says where its payload is.
+
+    Source: ``Documentation/x86/boot.rst`` of the kernel (``payload_offset``).
+    """
+    data = vmlinuz.read_bytes()
+    setup = (data[0x1F1] or 4) + 1
+    offset, length = struct.unpack_from("<II", data, 0x248)
+    start = setup * 512 + offset
+    # The last 4 bytes are the size when unpacked.
+    command = [*_run_inside(root), str(root / "usr" / "bin" / "lz4"), "-d", "-c"]
+    payload = data[start : start + length - 4]
+    done = subprocess.run(command, input=payload, capture_output=True, check=False)
+    if not done.stdout.startswith(b"\x7fELF"):
+        raise UnavailableError(
+            "the kernel cannot be unpacked", where=str(vmlinuz), remedy="report this"
+        )
+    target.write_bytes(done.stdout)
+
+
+def _run_inside(root: Path) -> list[str]:
+    """What runs a program of the image on this machine."""
+    libraries = [str(root / "usr" / "lib" / "x86_64-linux-gnu"), str(root / "usr" / "lib")]
+    loader = str(root / "usr" / "lib64" / "ld-linux-x86-64.so.2")
+    return [loader, "--library-path", ":".join(libraries)]
+
+
 def _compile(root: Path, version: str) -> None:
     """Compile Python's library with the image's own Python, so that no guest has to."""
-    libraries = [str(root / "usr" / "lib" / "x86_64-linux-gnu"), str(root / "usr" / "lib")]
     library = root / "usr" / "lib" / f"python{version}"
     command = [
-        str(root / "usr" / "lib64" / "ld-linux-x86-64.so.2"),
-        *("--library-path", ":".join(libraries)),
+        *_run_inside(root),
         str(root / "usr" / "bin" / f"python{version}"),
-        *("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"),
+        *("-m", "compileall", "-f", "-q", "--invalidation-mode", "unchecked-hash"),
         *("-s", str(root), "-p", "/", str(library)),
     ]
     environment = {
         "LC_ALL": "C",
         "PATH": "/usr/bin:/bin",
         "PYTHONHOME": str(root / "usr"),
+        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
         "SOURCE_DATE_EPOCH": str(EPOCH),
     }

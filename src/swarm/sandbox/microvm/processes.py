@@ -65,6 +65,7 @@ def start_process(
     inherited: Sequence[int],
     output: IO[Any] | int,
     cgroup_files: Sequence[Path] = (),
+    folder: Path = Path("/"),
 ) -> MachineProcess:
     """Start ``command`` confined.
 
@@ -76,11 +77,13 @@ def start_process(
         inherited: descriptors that it gets, under the same numbers.
         output: where its stdout and stderr go.
         cgroup_files: files of the groups that it joins.
+        folder: where it runs.
 
     Raises:
         SandboxUnavailable: a program is missing.
     """
-    for name, package in (("setpriv", "util-linux"), (command[0], "qemu-system-x86")):
+    needed = {"setpriv": "util-linux", command[0]: "qemu-system-x86"}
+    for name, package in needed.items():
         if shutil.which(name) is None:
             raise SandboxUnavailable(
                 f"{name} is missing",
@@ -94,7 +97,7 @@ def start_process(
         stderr=output,
         pass_fds=inherited,
         env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C"},
-        cwd="/",
+        cwd=folder,
         start_new_session=True,
     )
     return MachineProcess(process, cgroup_files)

@@ -91,12 +91,43 @@ def command_line(
 def probe_command_line(accelerator: Accelerator, kernel: Path, initramfs: Path) -> list[str]:
     """A machine that says ``swarm-init: alive`` on its console and ends."""
     return [
+        *_bare(accelerator),
+        *("-kernel", str(kernel), "-initrd", str(initramfs)),
+        *("-append", f"{_QUIET} {_FAST} rdinit=/init swarm.probe"),
+    ]
+
+
+def program_command_line(
+    accelerator: Accelerator,
+    kernel: int,
+    initramfs: int,
+    root: int,
+    package: int,
+    *,
+    program: str,
+    tsc_khz: int,
+) -> list[str]:
+    """A machine that runs a Python program of the package's disk as its first, not the agent.
+
+    Its console is QEMU's standard output. The numbers are descriptors that QEMU inherits.
+    """
+    words = f"{_kernel_words(accelerator, tsc_khz)} swarm.program={program}"
+    return [
+        *_bare(accelerator),
+        *_disk("root", root),
+        *_disk("package", package),
+        *("-kernel", f"/proc/self/fd/{kernel}", "-initrd", f"/proc/self/fd/{initramfs}"),
+        *("-append", words),
+    ]
+
+
+def _bare(accelerator: Accelerator) -> list[str]:
+    return [
         PROGRAM,
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-sandbox", _SECCOMP, "-accel", str(accelerator), "-cpu", _CPU[accelerator], "-m", "128"),
+        *("-sandbox", _SECCOMP, "-accel", str(accelerator), "-cpu", _CPU[accelerator], "-m", "256"),
         *("-machine", "microvm,x-option-roms=off,pit=off,pic=off,rtc=off,auto-kernel-cmdline=off"),
-        *("-serial", "stdio", "-kernel", str(kernel), "-initrd", str(initramfs)),
-        *("-append", f"{_QUIET} {_FAST} rdinit=/init swarm.probe"),
+        *("-serial", "stdio"),
     ]
 
 
@@ -111,11 +142,15 @@ def _disk(name: str, descriptor: int) -> list[str]:
 
 
 def _kernel(accelerator: Accelerator, descriptors: Descriptors, tsc_khz: int) -> list[str]:
-    words = f"{_QUIET} {_FAST} rdinit=/init"
-    if accelerator is Accelerator.TCG:
-        words += f" tsc_early_khz={tsc_khz} tsc=reliable"
     return [
         *("-kernel", f"/proc/self/fd/{descriptors.kernel}"),
         *("-initrd", f"/proc/self/fd/{descriptors.initramfs}"),
-        *("-append", words),
+        *("-append", _kernel_words(accelerator, tsc_khz)),
     ]
+
+
+def _kernel_words(accelerator: Accelerator, tsc_khz: int) -> str:
+    words = f"{_QUIET} {_FAST} rdinit=/init"
+    if accelerator is Accelerator.TCG:
+        words += f" tsc_early_khz={tsc_khz} tsc=reliable"
+    return words

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,11 +55,8 @@ class Parts:
     layers: tuple[str, ...]
     variables: Mapping[str, str]
     """The handler's environment."""
-    proxy_port: int = 0
     relay: ProxyRelay | None = None
     group: Cgroup | None = None
-    released: list[Callable[[], None]] = field(default_factory=list)
-    """Called when the sandbox is gone."""
 
 
 class MicrovmSandbox:
@@ -85,10 +82,15 @@ class MicrovmSandbox:
         self._refused: str | None = None
         """Why files that the guest handed out were not taken."""
         self._cpu_seconds = 0.0
+        self._when_gone: list[Callable[[], None]] = []
         self._is_called = False
         self._is_destroyed = False
         parts.machine.stream.on_frames(FILE, self._take_file)
         parts.machine.stream.on_messages(self._take_message)
+
+    def when_gone(self, act: Callable[[], None]) -> None:
+        """Have ``act`` called once the sandbox is destroyed."""
+        self._when_gone.append(act)
 
     async def become_ready(self) -> None:
         """Tell the machine what time it is, give it entropy of its own, let the handler load.
@@ -96,18 +98,13 @@ class MicrovmSandbox:
         Raises:
             SandboxUnavailable: it does not answer.
         """
-        parts, limits = self._parts, self._limits
+        parts = self._parts
         stream = parts.machine.stream
         stream.send_control(
             op="start",
             time=time.time(),
             seed=secrets.token_hex(_SEED_BYTES),
-            work_bytes=limits.work_bytes,
-            work_files=limits.work_files,
-            output_files_bytes=limits.output_files_bytes,
-            output_files=limits.output_files,
             inputs=bool(parts.request.inputs),
-            proxy_port=parts.proxy_port,
             environment=dict(parts.variables),
         )
         waited: list[asyncio.Future[Any]] = [self._started, stream.closed]
@@ -155,8 +152,15 @@ class MicrovmSandbox:
         await asyncio.to_thread(shutil.rmtree, parts.folder, ignore_errors=True)
         if parts.group is not None:
             parts.group.remove()
-        for release in parts.released:
-            release()
+        for act in self._when_gone:
+            act()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the machine still runs and can be called."""
+        return not (self._is_called or self._is_destroyed) and not (
+            self._parts.machine.stream.closed.done()
+        )
 
     @property
     def _limits(self) -> Limits:

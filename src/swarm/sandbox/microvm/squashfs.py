@@ -19,7 +19,10 @@ from swarm.kernel.errors import SandboxUnavailable
 
 EPOCH: Final = 315_532_800
 """The time of every file: 1980-01-01, the earliest that a zip archive can hold."""
-_OPTIONS: Final = ("-no-xattrs", "-no-progress", "-quiet", "-reproducible")
+_OPTIONS: Final = (
+    *("-no-xattrs", "-no-progress", "-quiet", "-reproducible", "-root-mode", "755"),
+    *("-mkfs-time", str(EPOCH), "-all-time", str(EPOCH)),
+)
 
 
 def write_squashfs(
@@ -46,7 +49,7 @@ def write_squashfs(
         )
     packing = ("-comp", "lz4") if compress else ("-noI", "-noD", "-noF", "-noX")
     process = subprocess.Popen(
-        [program, *packing, *_OPTIONS, "-mkfs-time", str(EPOCH), "-root-mode", "755", str(target)],
+        [program, *packing, *_OPTIONS, str(target)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -22,13 +22,33 @@ class HostGone(Exception):
 
 
 class Port:
-    """A stream of frames over a non-blocking descriptor."""
+    """A stream of frames over a non-blocking descriptor.
 
-    def __init__(self, descriptor: int) -> None:
+    Args:
+        descriptor: an open stream.
+        is_vsock: whether it is a vsock connection, which a restore cuts.
+    """
+
+    def __init__(self, descriptor: int, *, is_vsock: bool = False) -> None:
         self.descriptor = descriptor
+        self._is_vsock = is_vsock
         os.set_blocking(descriptor, False)
         self._reader = FrameReader()
         self._waiting = bytearray()
+
+    def reopen(self) -> None:
+        """Take the host's next connection in place of the one that was cut.
+
+        Raises:
+            HostGone: there is no next one to be had.
+        """
+        if not self._is_vsock:
+            raise HostGone
+        new = accept_vsock()
+        os.dup2(new, self.descriptor, inheritable=False)
+        os.close(new)
+        os.set_blocking(self.descriptor, False)
+        self._reader = FrameReader()
 
     @property
     def has_output(self) -> bool:
@@ -100,7 +120,7 @@ def open_port() -> Port:
         with open(f"{folder}/{name}/name") as file:
             if file.read().strip() == PORT_NAME:
                 return Port(os.open(f"/dev/{name}", os.O_RDWR | os.O_CLOEXEC))
-    return Port(accept_vsock())
+    return Port(accept_vsock(), is_vsock=True)
 
 
 def accept_vsock() -> int:

@@ -15,7 +15,7 @@ from . import machine
 from .frames import CONNECTION, CONTROL, STDERR, STDOUT, WIRE
 from .handler import Handler
 from .outputs import send_outputs
-from .port import Port, open_port
+from .port import HostGone, Port, open_port
 from .proxying import Proxying
 
 _CHUNK = 64 * 1024
@@ -29,34 +29,46 @@ def main() -> None:
     port = open_port()
     boot = port.wait_control()
     machine.make_group(boot)
+    machine.mount_work(boot)
+    if boot["runtime"] == "python":
+        machine.prepare_package()
     handler = handlers.make_handler(boot)
+    invocation = Invocation(port, handler, boot)
     machine.clear_free_memory()
     port.send_control(event="ready")
-    start = port.wait_control()
+    # The snapshot is taken here; what follows is paid for by each invocation.
+    start = _wait_restored(port)
     machine.set_clock(start["time"])
     machine.reseed(bytes.fromhex(start["seed"]))
-    machine.mount_work(start)
     if start["inputs"]:
         machine.mount_inputs()
-    invocation = Invocation(port, handler, start)
     handler.begin(start["environment"])
     port.send_control(event="started")
     invocation.serve()
 
 
+def _wait_restored(port: Port) -> dict[str, Any]:
+    """The first message after a restore."""
+    try:
+        return port.wait_control()
+    except HostGone:
+        port.reopen()
+        return port.wait_control()
+
+
 class Invocation:
     """Carries bytes between the handler and the host until the handler ends."""
 
-    def __init__(self, port: Port, handler: Handler, start: dict[str, Any]) -> None:
+    def __init__(self, port: Port, handler: Handler, boot: dict[str, Any]) -> None:
         self._port = port
         self._handler = handler
-        self._start = start
+        self._boot = boot
         self._to_handler = bytearray()
         self._is_ended = False
         self._selector = selectors.DefaultSelector()
         self._proxying: Proxying | None = None
-        if start["proxy_port"]:
-            self._proxying = Proxying(port, self._selector, start["proxy_port"])
+        if boot["proxy_port"]:
+            self._proxying = Proxying(port, self._selector, boot["proxy_port"])
         self._sources: dict[int, int] = {
             handler.wire.fileno(): WIRE,
             handler.stdout: STDOUT,
@@ -70,9 +82,11 @@ class Invocation:
         self._selector.register(reader, selectors.EVENT_READ, partial(self._reap, reader))
         self._pidfd = os.pidfd_open(handler.pid)
         self._selector.register(self._pidfd, selectors.EVENT_READ, self._end)
-        self._selector.register(port.descriptor, selectors.EVENT_READ, self._take_frames)
 
     def serve(self) -> None:
+        """Serve until the handler ends and the host has what it left."""
+        descriptor = self._port.descriptor
+        self._selector.register(descriptor, selectors.EVENT_READ, self._take_frames)
         while self._serve_ready():
             if self._port.is_busy:
                 self._port.drain()
@@ -85,7 +99,9 @@ class Invocation:
         for key, ready in self._selector.select():
             if key.fd == port.descriptor and ready & selectors.EVENT_WRITE:
                 port.flush()
-            is_known = key.fileobj in self._selector.get_map()
+            # By number: one that was closed meanwhile cannot be looked up by itself.
+            known = self._selector.get_map().get(key.fd)
+            is_known = known is not None and known.fileobj is key.fileobj
             if is_known and (ready & selectors.EVENT_READ or key.fd != port.descriptor):
                 act: Callable[[], None] = key.data
                 act()
@@ -161,12 +177,17 @@ class Invocation:
             return
         self._is_ended = True
         pid, status = os.waitpid(self._handler.pid, os.WNOHANG)
-        handlers.end_all()
+        if pid == 0 or machine.is_group_populated():
+            handlers.end_all()
         for source in list(self._sources):
             while source in self._sources:
                 self._forward_all(source)
-        send_outputs(self._port, self._start["output_files_bytes"], self._start["output_files"])
-        self._port.send_control(event="ended", status=status if pid else None, **machine.usage())
+        boot = self._boot
+        send_outputs(self._port, boot["output_files_bytes"], boot["output_files"])
+        # The group dies as a whole for want of memory, the handler included.
+        was_killed = pid == 0 or status != 0
+        usage = machine.usage(look_for_kills=was_killed)
+        self._port.send_control(event="ended", status=status if pid else None, **usage)
         self._port.drain()
         self._port.wait_control()
 
