@@ -148,3 +148,10 @@ def test_numbers_are_unique_and_packed_as_the_kernel_reads_them() -> None:
     numbers = [*calls.ALLOWED.values(), *calls.CONDITIONAL.values()]
     assert len(numbers) == len(set(numbers))
     assert len(seccomp.pack(OPEN)) == 8 * len(OPEN) <= 8 * 4096
+
+
+def test_nameless_files_in_memory_can_be_closed_off() -> None:
+    without = seccomp.unpack(seccomp.handler_filter(unix_sockets=True, memory_files=False))
+    assert decide(OPEN, calls.ALLOWED["memfd_create"]) == ALLOW
+    assert decide(without, calls.ALLOWED["memfd_create"]) == refuse(errno.ENOSYS)
+    assert decide(without, calls.ALLOWED["memfd_create"] + 1) == decide(OPEN, 320)

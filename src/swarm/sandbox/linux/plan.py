@@ -143,9 +143,10 @@ def configuration(
     """
     user = {"uid": os.geteuid(), "gid": os.getegid(), "inside": INSIDE_ID}
     uids = facts.uids and {"first": facts.uids.first, "blocks": facts.uids.blocks, "size": BLOCK}
+    counted = facts.has_cgroup
     filters = {
-        "handler": seccomp.handler_filter(unix_sockets=True),
-        "handler-live": seccomp.handler_filter(unix_sockets=False),
+        "handler": seccomp.handler_filter(unix_sockets=True, memory_files=counted),
+        "handler-live": seccomp.handler_filter(unix_sockets=False, memory_files=counted),
         "init": seccomp.init_filter(),
     }
     return {

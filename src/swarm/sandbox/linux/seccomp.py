@@ -85,10 +85,12 @@ def refuse(code: int) -> int:
     return _ERRNO | code
 
 
-def handler_filter(*, unix_sockets: bool) -> bytes:
+def handler_filter(*, unix_sockets: bool, memory_files: bool = True) -> bytes:
     """The filter of a handler.
 
     Args:
+        memory_files: whether it may make nameless files in memory. Not where memory is bounded by
+            looking at what processes map: such files need not be mapped.
         unix_sockets: whether it may make named Unix sockets. Not where a live directory of the
             host is mounted: a socket in it would be a way out that a read-only mount leaves open.
     """
@@ -107,6 +109,8 @@ def handler_filter(*, unix_sockets: bool) -> bytes:
         "personality": _one_of(0, _PERSONALITIES, refuse(errno.EPERM)),
     }
     rules = [(calls.CONDITIONAL[name], rule) for name, rule in conditional.items()]
+    if not memory_files:
+        rules.append((calls.ALLOWED["memfd_create"], [_return(refuse(errno.ENOSYS))]))
     return pack(_program(calls.ALLOWED.values(), rules))
 
 

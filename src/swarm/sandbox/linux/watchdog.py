@@ -1,7 +1,8 @@
 """Bounds a sandbox's memory where no cgroup can: adds up its processes a few times a second.
 
 What it misses: a burst between two looks (the limits on each process still hold), and memory that
-no process maps. A cgroup has neither gap.
+the kernel holds for open sockets and pipes. (Nameless files in memory, which need not be mapped
+either, cannot be made where it watches.) A cgroup has neither gap.
 """
 
 from __future__ import annotations
