@@ -18,6 +18,8 @@ from swarm.kernel.json import dump_bytes, loads
 from swarm.store.ports import ArtifactStore
 
 DIRECTORY_MEDIA_TYPE = "inode/directory"
+MAX_DEPTH = 64
+"""Folders within folders that may be handed out; each takes an open file while they are read."""
 
 
 class Collector:
@@ -65,10 +67,17 @@ class Collector:
         return await self._artifacts.put_bytes(dump_bytes({"files": files}))
 
 
-def _walk(descriptor: int, prefix: str) -> Iterator[tuple[str, int]]:
+def _walk(descriptor: int, prefix: str, depth: int = 1) -> Iterator[tuple[str, int]]:
     """Every file below ``descriptor`` as (path, open descriptor); links are refused."""
+    if depth > MAX_DEPTH:
+        raise OutputError(
+            f"the directory has more than {MAX_DEPTH} levels",
+            remedy="hand out fewer levels, or one archive",
+        )
     for name in sorted(os.listdir(descriptor)):
         path = f"{prefix}{name}"
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise OutputError(f"{path!a} cannot be handed out: its name is not UTF-8")
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             opened = os.open(name, flags, dir_fd=descriptor)
@@ -76,7 +85,7 @@ def _walk(descriptor: int, prefix: str) -> Iterator[tuple[str, int]]:
             raise OutputError(f"{path} cannot be handed out: {error.strerror}") from None
         if stat.S_ISDIR(os.fstat(opened).st_mode):
             try:
-                yield from _walk(opened, f"{path}/")
+                yield from _walk(opened, f"{path}/", depth + 1)
             finally:
                 os.close(opened)
         else:
