@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,13 +30,14 @@ from swarm.sandbox.ports import CallContext, InputMount, Limits, Program, Sandbo
 from swarm.store.artifacts import LocalArtifacts
 
 _SUITE: Final = Path(__file__).parent
+_CONFIGURATION: Final = plan.configuration
 _PRODUCT_ZYGOTE: Final = zygote_client._PROGRAM
 _CONTEXT: Final = CallContext("inv_attack", "key_attack", "attacker", "1.0.0")
 _PRODUCT: Final = "product"
 _MEBIBYTE: Final = 1024 * 1024
 _LIMITS: Final = Limits(memory_bytes=256 * _MEBIBYTE, timeout_seconds=20)
-_WEAK_MEMORY: Final = 8 * 1024 * _MEBIBYTE
-"""More than any control takes: the watchdog cannot tell the stage's process ids."""
+_WEAK_MEMORY: Final = 1 << 50
+"""No limit: the watchdog cannot tell the stage's process ids, nor a shared folder from a tmpfs."""
 _DEVICES: Final = ("kmsg", "kvm", "fuse", "net/tun", "vsock", "userfaultfd", "vda", "sda", "loop0")
 
 
@@ -78,25 +78,32 @@ class WeakBackend(NamespaceBackend):
         return facts
 
     async def _start(self, facts: HostFacts) -> Zygote:
-        staging = self._settings.home / "run" / "sandbox"
-        staging.mkdir(parents=True, exist_ok=True)
-        configuration = plan.configuration(facts, staging, self._locks)
-        configuration |= {"without": sorted(self._without), "stage": self._stage, "preload": []}
-        if "private-root" in self._without:
-            shown = self._stage["shown"]
-            configuration["binds"] = [*configuration["binds"], ["/sys", "/sys"]]
-            configuration["copies"] = [
-                *configuration["copies"],
-                [f"{shown}/machine-id", "/etc/machine-id"],
-            ]
-        if "chosen-devices" in self._without:
-            found = [f"/dev/{name}" for name in _DEVICES if Path("/dev", name).exists()]
-            configuration["devices"] = [*configuration["devices"], *found]
+        def weakened(*arguments: Any, **named: Any) -> JsonObject:
+            return self._weaken(_CONFIGURATION(*arguments, **named))
+
+        plan.configuration = weakened
         zygote_client._PROGRAM = _SUITE / "weak_zygote"
         try:
-            return await Zygote.start(facts.python, configuration, self._locks)
+            return await super()._start(facts)
         finally:
+            plan.configuration = _CONFIGURATION
             zygote_client._PROGRAM = _PRODUCT_ZYGOTE
+
+    def _weaken(self, configuration: JsonObject) -> JsonObject:
+        more: dict[str, list[Any]] = {}
+        if "private-root" in self._without:
+            more["binds"] = [["/sys", "/sys"]]
+            more["copies"] = [[f"{self._stage['shown']}/machine-id", "/etc/machine-id"]]
+        if "chosen-devices" in self._without:
+            found = [f"/dev/{name}" for name in _DEVICES if Path("/dev", name).exists()]
+            more["devices"] = found
+        return {
+            **configuration,
+            **{name: [*configuration[name], *values] for name, values in more.items()},
+            "without": sorted(self._without),
+            "stage": self._stage,
+            "preload": [],
+        }
 
 
 class Worker:
@@ -215,8 +222,9 @@ class Worker:
         """Take an output file out, by the engine's collector or by a naive one."""
         if wanted is None:
             return None
-        kind, path, is_naive = wanted["type"], wanted["path"], wanted["naive"]
-        if is_naive:
+        kind = wanted["type"]
+        path = wanted["path"].format(shown=self._folder / "real/shown")
+        if wanted["naive"]:
             return _collect_naively(sandbox.outputs_descriptor(), path)
         fields = [FieldDefinition(name="out", type=kind)]
         try:
@@ -244,14 +252,9 @@ def _zygote_name(without: frozenset[str]) -> str:
 def _collect_naively(outputs: int, path: str) -> JsonObject:
     """What a collector does that nobody thought about."""
     place = Path(f"/proc/self/fd/{outputs}", path)
-    try:
-        opened = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        return {"refused": str(error)}
-    try:
-        return {"content": os.read(opened, 200).decode("latin-1")}
-    finally:
-        os.close(opened)
+    files = sorted(place.rglob("*")) if place.is_dir() else [place]
+    content = [file.read_text() for file in files if file.is_file()]
+    return {"content": "".join(content)}
 
 
 def processes_named(mark: str) -> Sequence[int]:

@@ -53,6 +53,7 @@ def threads(targets):
 
 def fork_bomb(targets):
     """Every process forks; what counts is that the sandbox can still be ended."""
+    _name_process(targets["mark"])
     end = time.monotonic() + targets["seconds"]
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
@@ -140,15 +141,6 @@ def output_inodes(targets):
     return _files("/outputs", targets["count"])
 
 
-def deep_folders(targets):
-    """A path that is longer than any path may be, to trip whoever removes or collects it."""
-    os.chdir("/outputs")
-    for _ in range(targets["count"]):
-        os.mkdir("d" * 200)
-        os.chdir("d" * 200)
-    return f"{targets['count']} folders deep"
-
-
 def descriptors(targets):
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -180,6 +172,7 @@ def spin(targets):
 
 
 def spin_in_children(targets):
+    _name_process(targets["mark"])
     for _ in range(8):
         if os.fork() == 0:
             while True:

@@ -225,7 +225,7 @@ def _private_folders(building: Any, stage: dict[str, Any], **_: Any) -> None:
         folder = f"{stage['folder']}/shared-{target}"
         os.makedirs(folder, exist_ok=True)
         os.chmod(folder, 0o1777)
-        descriptor = building.syscalls.clone_tree(folder, recursive=False)
+        descriptor = building.syscalls.clone_tree(folder, recursive=True)
         building.syscalls.attach(descriptor, target)
         os.close(descriptor)
 
