@@ -6,6 +6,7 @@ from swarm.dispatch.local_hosts import HostLease
 from swarm.kernel.settings import Settings
 from swarm.sandbox.linux.backend import NamespaceBackend
 from swarm.sandbox.microvm.backend import MicrovmBackend
+from swarm.sandbox.pool import PooledBackend
 from swarm.sandbox.ports import Isolation, SandboxBackend
 from swarm.sandbox.unisolated import UnisolatedBackend
 
@@ -30,7 +31,8 @@ class Backends:
 
     def _make(self, level: Isolation) -> SandboxBackend:
         if level is Isolation.SANDBOX:
-            return NamespaceBackend(self._settings, lock_descriptors=self._lock_descriptors)
+            made = NamespaceBackend(self._settings, lock_descriptors=self._lock_descriptors)
+            return PooledBackend(made, self._settings)
         if level is Isolation.NONE:
             return UnisolatedBackend(self._settings)
         return MicrovmBackend(self._settings, lock_descriptors=self._lock_descriptors)

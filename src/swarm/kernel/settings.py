@@ -41,6 +41,18 @@ class Settings(BaseModel):
         ge=1,
         description="Sandboxes that one host runs at once (default: twice the cores).",
     )
+    pool_ready_per_package: int = Field(
+        2,
+        ge=0,
+        description="Sandboxes kept ready for one package; 0 builds each when it is needed.",
+    )
+    pool_ready: int = Field(16, ge=0, description="Sandboxes kept ready by one host, in all.")
+    pool_memory_mb: int = Field(
+        256, ge=0, description="Memory of the sandboxes that one host keeps ready, in MiB."
+    )
+    pool_idle_seconds: float = Field(
+        60.0, ge=0, description="How long a package's sandboxes are kept ready after its last use."
+    )
     max_input_bytes: int = Field(
         1 * MIB, ge=1, description="Largest JSON input of a run or an invocation, in bytes."
     )

@@ -27,6 +27,9 @@ def guest_variables(request: SandboxRequest, wire: int) -> dict[str, str]:
         "SWARM_RUNTIME": program.runtime,
         "SWARM_ENTRY": json.dumps(program.entry),
         "SWARM_MAX_OUTPUT_BYTES": str(request.limits.output_bytes),
+        # What is imported may wait for its call. A connection would grow stale meanwhile, and
+        # nobody would be there to be told what it reached.
+        "SWARM_LOAD": "at_call" if request.network else "at_once",
     }
 
 

@@ -209,6 +209,31 @@ class SandboxBackend(Protocol):
         ...
 
 
+class IdleSandbox(Sandbox, Protocol):
+    """A sandbox built before anyone asked for it."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can still serve its call: its processes live, by the kernel's word of now."""
+        ...
+
+    def memory_bytes(self) -> int:
+        """What it occupies now."""
+        ...
+
+    def wake(self) -> None:
+        """Give it ordinary priority; a call follows."""
+        ...
+
+
+class AheadBackend(SandboxBackend, Protocol):
+    """A backend whose sandboxes can be built ahead of need."""
+
+    async def prepare_ahead(self, request: SandboxRequest) -> IdleSandbox:
+        """Like ``prepare``, at a lower priority where the kernel lets it be raised again."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class LayerReport:
     """What ``swarm doctor`` says of one layer."""

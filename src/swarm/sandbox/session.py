@@ -72,6 +72,11 @@ class GuestSession:
         self._wire.call(entry, inputs, context, services)
         return await asyncio.shield(self._wire.answer)
 
+    @property
+    def wire_descriptor(self) -> int:
+        """The host's end of the wire; -1 when it is closed."""
+        return -1 if self._wire is None else self._wire.descriptor
+
     def drain(self) -> None:
         """Read what the pipes still hold, and say what was dropped; nobody writes any more."""
         for descriptor in list(self._pipes):

@@ -79,6 +79,14 @@ class HostWire(asyncio.Protocol):
         self._send({"jsonrpc": "2.0", "id": _CALL, "method": "call", "params": params})
         self._take_frames()
 
+    @property
+    def descriptor(self) -> int:
+        """The host's end; -1 when it is closed."""
+        if self._transport is None or self._transport.is_closing():
+            return -1
+        descriptor: int = self._transport.get_extra_info("socket").fileno()
+        return descriptor
+
     def close(self) -> None:
         for task in self._requests:
             task.cancel()

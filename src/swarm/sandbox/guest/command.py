@@ -12,12 +12,19 @@ from typing import Any, NoReturn
 from .protocol import Failure, encode
 
 _CHUNK = 65_536
+_FOR_THE_GUEST = (
+    "SWARM_WIRE_FD",
+    "SWARM_RUNTIME",
+    "SWARM_ENTRY",
+    "SWARM_LOAD",
+    "SWARM_MAX_OUTPUT_BYTES",
+)
 
 
 def run_command(entry: list[str], inputs: Any, facts: dict[str, Any], limit: int) -> str:
     """Run a command: JSON of the inputs on its stdin, JSON on its stdout. Returns the JSON text."""
     environment = dict(os.environ)
-    for name in ("SWARM_WIRE_FD", "SWARM_RUNTIME", "SWARM_ENTRY", "SWARM_MAX_OUTPUT_BYTES"):
+    for name in _FOR_THE_GUEST:
         environment.pop(name, None)
     for name, value in facts.items():
         if value is not None:

@@ -361,15 +361,17 @@ function flush() {
 function main() {
   useProxy();
   const wire = new Wire(wireDescriptor);
-  // The package is imported before the call arrives; what goes wrong is told in the answer.
-  const loading = loadHandler().then(
-    (handler) => () => handler,
-    (error) => () => {
-      const failure = failureOf(error);
-      const message = `the package cannot be loaded: ${failure.message}`;
-      throw failure.kind === "load" ? failure : new Failure("load", message, failure.trace);
-    },
-  );
+  // What goes wrong while the package is imported is told in the answer.
+  const load = () =>
+    loadHandler().then(
+      (handler) => () => handler,
+      (error) => () => {
+        const failure = failureOf(error);
+        const message = `the package cannot be loaded: ${failure.message}`;
+        throw failure.kind === "load" ? failure : new Failure("load", message, failure.trace);
+      },
+    );
+  const early = process.env.SWARM_LOAD === "at_call" ? null : load();
   wire.onCall = async (request) => {
     wire.socket.unref();
     const stop = async (error) => {
@@ -382,7 +384,7 @@ function main() {
     process.once("beforeExit", () =>
       stop(new Failure("error", "the handler waits for something that can never happen")),
     );
-    await answer(wire, request, await loading);
+    await answer(wire, request, await (early ?? load()));
   };
 }
 

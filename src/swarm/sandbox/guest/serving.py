@@ -1,7 +1,8 @@
 """The guest's program: serve one call, as the environment says.
 
 ``SWARM_WIRE_FD`` is the wire; ``SWARM_RUNTIME`` is ``python`` or ``command``; ``SWARM_ENTRY`` is
-the entry as a JSON list; ``SWARM_PACKAGE``, ``SWARM_ENVIRONMENT``, ``SWARM_OUTPUTS`` are folders.
+the entry as a JSON list; ``SWARM_LOAD`` says whether the package is imported ``at_once`` or
+``at_call``; ``SWARM_PACKAGE``, ``SWARM_ENVIRONMENT``, ``SWARM_OUTPUTS`` are folders.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ def main() -> None:
     _open_streams()
     entry: list[str] = json.loads(os.environ["SWARM_ENTRY"])
     is_command = os.environ["SWARM_RUNTIME"] == "command"
-    handler = None if is_command else _load_early(entry[0], wire)
+    is_late = os.environ["SWARM_LOAD"] == "at_call"
+    handler = None if is_command or is_late else _load(entry[0], wire)
     try:
         request = wire.receive()
     except EOFError:
         return
+    if is_late and not is_command:
+        handler = _load(entry[0], wire)
     params = request["params"]
     limit = int(os.environ["SWARM_MAX_OUTPUT_BYTES"])
     try:
@@ -69,8 +73,8 @@ def _open_streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def _load_early(entry: str, wire: Wire) -> Callable[..., Any] | Failure:
-    """Import the package before the call arrives; what goes wrong is told in the answer."""
+def _load(entry: str, wire: Wire) -> Callable[..., Any] | Failure:
+    """Import the package, if it may be before the call arrives; what goes wrong is the answer."""
     package = os.environ["SWARM_PACKAGE"]
     sys.dont_write_bytecode = True
     sys.path.insert(0, package)

@@ -15,11 +15,12 @@ from swarm.kernel.settings import Settings
 from swarm.sandbox.interpreters import find_node, python_program
 from swarm.sandbox.linux import cgroups, plan
 from swarm.sandbox.linux.channel import Channel
+from swarm.sandbox.linux.priority import can_raise_priority
 from swarm.sandbox.linux.remedies import unavailable
 from swarm.sandbox.linux.sandbox import NamespaceSandbox, Parts
 from swarm.sandbox.linux.uid_range import UidRange, find_range
 from swarm.sandbox.linux.zygote_client import SpawnedProcess, Zygote, close_all
-from swarm.sandbox.ports import Sandbox, SandboxRequest
+from swarm.sandbox.ports import SandboxRequest
 from swarm.sandbox.session import GuestSession
 
 REQUIRED_LAYERS: Final = (
@@ -34,6 +35,8 @@ REQUIRED_LAYERS: Final = (
     "seccomp",
 )
 _PREPARE_SECONDS: Final = 30.0
+_AHEAD_NICENESS: Final = 5
+"""About a third of the share of a process of ordinary priority: a call may come to wait for it."""
 
 
 class NamespaceBackend:
@@ -54,8 +57,15 @@ class NamespaceBackend:
         self._tree: cgroups.CgroupTree | None = None
         self._sandboxes: set[NamespaceSandbox] = set()
 
-    async def prepare(self, request: SandboxRequest) -> Sandbox:
+    async def prepare(self, request: SandboxRequest) -> NamespaceSandbox:
         """Build a sandbox; see :class:`swarm.sandbox.ports.SandboxBackend`."""
+        return await self._prepare(request, niceness=0)
+
+    async def prepare_ahead(self, request: SandboxRequest) -> NamespaceSandbox:
+        """Build one at a lower priority; see :class:`swarm.sandbox.ports.AheadBackend`."""
+        return await self._prepare(request, niceness=_AHEAD_NICENESS)
+
+    async def _prepare(self, request: SandboxRequest, niceness: int) -> NamespaceSandbox:
         zygote, facts = await self._ready(request)
         sandbox_id = new_id("sbx")
         session, channel = GuestSession(request.limits), Channel()
@@ -68,6 +78,8 @@ class NamespaceBackend:
             channel=channel,
             group=group,
             layers=self._layers(zygote),
+            # Undone by uid, which reaches all its threads, so it must have a uid of its own.
+            niceness=niceness if facts.uids and facts.raises_priority else 0,
         )
         sandbox = NamespaceSandbox(sandbox_id, parts, self._sandboxes.discard)
         self._sandboxes.add(sandbox)
@@ -75,7 +87,7 @@ class NamespaceBackend:
             files = [] if group is None else [str(path) for path in group.process_files]
             async with asyncio.timeout(_PREPARE_SECONDS):
                 parts.process = await _spawn(sandbox_id, parts, facts)
-                await channel.send_plan(plan.sandbox_plan(request, facts, files))
+                await channel.send_plan(plan.sandbox_plan(request, facts, files, parts.niceness))
                 await sandbox.become_ready()
         except TimeoutError:
             await sandbox.destroy()
@@ -133,6 +145,7 @@ class NamespaceBackend:
             masked=plan.masked_files(),
             has_cgroup=self._tree is not None,
             counts_processes=_kernel_version() >= (5, 14),
+            raises_priority=can_raise_priority(),
         )
 
     async def _start(self, facts: plan.HostFacts) -> Zygote:

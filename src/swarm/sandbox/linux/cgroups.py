@@ -35,6 +35,10 @@ class Cgroup(Protocol):
         """Files into which a process writes 0 to join."""
         ...
 
+    def used_memory(self) -> int:
+        """Bytes in use now."""
+        ...
+
     def peak_memory(self) -> int:
         """Most bytes in use at once, 0 where the kernel does not say."""
         ...
@@ -186,6 +190,9 @@ class _GroupV1:
     def process_files(self) -> Sequence[Path]:
         return (self._memory / "cgroup.procs", self._pids / "cgroup.procs")
 
+    def used_memory(self) -> int:
+        return _number(_read(self._memory / "memory.usage_in_bytes"))
+
     def peak_memory(self) -> int:
         return _number(_read(self._memory / "memory.max_usage_in_bytes"))
 
@@ -229,6 +236,9 @@ class _GroupV2:
     @property
     def process_files(self) -> Sequence[Path]:
         return (self._folder / "cgroup.procs",)
+
+    def used_memory(self) -> int:
+        return _number(_read(self._folder / "memory.current"))
 
     def peak_memory(self) -> int:
         return _number(_read(self._folder / "memory.peak"))

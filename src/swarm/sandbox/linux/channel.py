@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from typing import Final
 
@@ -12,6 +13,13 @@ from swarm.sandbox.linux.zygote_client import descriptors_of
 _CHUNK: Final = 64 * 1024
 _LINE_LIMIT: Final = 1024 * 1024
 _DESCRIPTORS: Final = 8
+
+
+def is_connected(descriptor: int) -> bool:
+    """Whether the other end of a socket is open in some process."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)
+    return not poll.poll(0)
 
 
 class Channel:
@@ -32,6 +40,11 @@ class Channel:
     @property
     def guest_descriptor(self) -> int:
         return self._guest.fileno()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether init still has its end, by the kernel's word of now."""
+        return self._is_open and is_connected(self._host.fileno())
 
     async def send_plan(self, plan: JsonObject) -> None:
         """Write the plan and give up the guest's end, which has been passed on."""

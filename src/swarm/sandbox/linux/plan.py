@@ -117,6 +117,8 @@ class HostFacts:
     has_cgroup: bool
     counts_processes: bool
     """Whether RLIMIT_NPROC counts within a user namespace (Linux 5.14)."""
+    raises_priority: bool = False
+    """Whether a priority can be raised after it was lowered."""
 
 
 def masked_files() -> tuple[str, ...]:
@@ -234,9 +236,16 @@ def _node_inside(node: Interpreter) -> str:
 
 
 def sandbox_plan(
-    request: SandboxRequest, facts: HostFacts, cgroup_files: Sequence[str]
+    request: SandboxRequest, facts: HostFacts, cgroup_files: Sequence[str], niceness: int = 0
 ) -> JsonObject:
-    """What one sandbox is told; see ``zygote/building.py``."""
+    """What one sandbox is told; see ``zygote/building.py``.
+
+    Args:
+        request: what is to run in it.
+        facts: about this machine.
+        cgroup_files: files by which it joins its cgroup.
+        niceness: by how much it stands back until it is called.
+    """
     limits, program = request.limits, request.program
     environment_root = program.environment
     return {
@@ -247,6 +256,7 @@ def sandbox_plan(
         "outputs": {"bytes": limits.output_files_bytes, "files": limits.output_files + 16},
         "masked": list(facts.masked),
         "cgroup": list(cgroup_files),
+        "niceness": niceness,
         "proxy_port": PROXY_PORT if request.network else 0,
         "resource_limits": resource_limits(request, facts),
         "filter": "handler-live" if request.inputs else "handler",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +15,9 @@ from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import Settings
 from swarm.sandbox.egress.proxy import EgressProxy
 from swarm.sandbox.linux.cgroups import Cgroup
-from swarm.sandbox.linux.channel import Channel
+from swarm.sandbox.linux.channel import Channel, is_connected
 from swarm.sandbox.linux.remedies import unavailable
-from swarm.sandbox.linux.watchdog import Watchdog, cpu_seconds_of
+from swarm.sandbox.linux.watchdog import Watchdog, cpu_seconds_of, descendants, memory_of
 from swarm.sandbox.linux.zygote_client import Ended, SpawnedProcess, Zygote, close_all
 from swarm.sandbox.ports import (
     CallContext,
@@ -47,6 +49,8 @@ class Parts:
     channel: Channel
     group: Cgroup | None
     layers: tuple[str, ...]
+    niceness: int = 0
+    """By how much its processes stand back until it is called."""
     process: SpawnedProcess | None = None
 
 
@@ -94,6 +98,27 @@ class NamespaceSandbox:
         if self._parts.group is None:
             limit = self._parts.request.limits.memory_bytes
             self._watchdog = Watchdog(await process.pid, self._descriptors, limit)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its init and its handler live; see :class:`swarm.sandbox.ports.IdleSandbox`."""
+        if self._is_called or self._is_destroyed or self._process.ended.done():
+            return False
+        wire = self._parts.session.wire_descriptor
+        return self._parts.channel.is_open and wire >= 0 and is_connected(wire)
+
+    def memory_bytes(self) -> int:
+        """Memory charged to its cgroup, else the processes' share of what they map."""
+        if self._parts.group is not None:
+            return self._parts.group.used_memory()
+        pid = self._process.pid
+        return sum(map(memory_of, descendants(pid.result()))) if pid.done() else 0
+
+    def wake(self) -> None:
+        """Undo what :meth:`NamespaceBackend.prepare_ahead` did to the priority."""
+        if self._parts.niceness:
+            with contextlib.suppress(ProcessLookupError):  # It has just died; its call tells how.
+                os.setpriority(os.PRIO_USER, self._process.uid, 0)
 
     async def call(
         self, inputs: JsonObject, context: CallContext, services: GuestServices

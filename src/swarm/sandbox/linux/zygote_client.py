@@ -41,6 +41,8 @@ class SpawnedProcess:
     refused: asyncio.Future[SandboxUnavailable]
     pid: asyncio.Future[int]
     """Host pid of its init."""
+    uid: int = -1
+    """The host's uid of its processes, once ``pid`` is known."""
 
 
 class Zygote:
@@ -177,6 +179,7 @@ class Zygote:
             return
         spawned = self._spawned[message["id"]]
         if message["event"] == "spawned":
+            spawned.uid = message["uid"]
             spawned.pid.set_result(message["pid"])
         elif message["event"] == "exited":
             self._end(spawned, Ended(message["status"], message["cpu_seconds"]))

@@ -39,6 +39,13 @@ def go_first_when_memory_runs_out(process: str) -> None:
         template.write_text(f"{process}/oom_score_adj", "1000")
 
 
+def stand_back(niceness: int) -> None:
+    """Let other processes go first; the host undoes it before the call."""
+    if niceness:
+        with layer("priority"):
+            os.setpriority(os.PRIO_PROCESS, 0, niceness)
+
+
 def enter_namespaces() -> None:
     """All but the pid namespace, which the clone made, and the user namespace, which is last."""
     with layer("namespaces"):

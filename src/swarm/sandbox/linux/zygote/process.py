@@ -71,6 +71,7 @@ def _build(template: Template, job: Job, host: socket.socket) -> int:
     """Make the sandbox and start the handler in it. Returns the handler's pid."""
     plan = channel.read_plan(host)
     process = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    building.stand_back(plan["niceness"])
     building.join_cgroups(plan["cgroup"])
     building.go_first_when_memory_runs_out(f"/proc/self/fd/{process}")
     building.enter_namespaces()

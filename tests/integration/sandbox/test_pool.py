@@ -1,0 +1,182 @@
+"""Real sandboxes kept ready: what is done ahead of the call, and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm.kernel.settings import Settings
+from swarm.sandbox.linux.backend import NamespaceBackend
+from swarm.sandbox.pool import PooledBackend
+from swarm.sandbox.ports import Outcome, SandboxRequest
+from tests.contract.sandbox.calling import Caller, limits
+
+PYTHON = """
+import os, random, time, uuid
+LOADED = time.monotonic()
+DRAWN = [random.random(), str(uuid.uuid4())]
+
+def handler(inputs, context):
+    return {
+        "waited": time.monotonic() - LOADED,
+        "drawn": DRAWN + [random.random()],
+        "niceness": os.getpriority(os.PRIO_PROCESS, 0),
+        "left": sorted(os.listdir("/tmp")),
+    }
+"""
+NODE = """
+const loaded = performance.now();
+export function handler() { return { waited: performance.now() - loaded }; }
+"""
+
+
+@pytest.fixture
+async def kernel(tmp_path: Path) -> NamespaceBackend:
+    return NamespaceBackend(Settings(home=tmp_path / "home"))
+
+
+@pytest.fixture
+async def pool(kernel: NamespaceBackend) -> AsyncIterator[PooledBackend]:
+    made = PooledBackend(kernel, Settings(pool_ready_per_package=2))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def call(tmp_path: Path, pool: PooledBackend) -> Caller:
+    return Caller(tmp_path, pool)
+
+
+async def until_ready(pool: PooledBackend, count: int = 1) -> None:
+    async with asyncio.timeout(30):
+        while pool.ready < count:  # noqa: ASYNC110 - the pool tells nobody
+            await asyncio.sleep(0.005)
+
+
+async def warm(call: Caller, pool: PooledBackend, request: SandboxRequest) -> None:
+    """Make the pool keep sandboxes for this request."""
+    for _ in range(2):
+        await call.run(request, {})
+    await until_ready(pool)
+
+
+async def hit(call: Caller, pool: PooledBackend, request: SandboxRequest) -> Any:
+    await until_ready(pool)
+    await asyncio.sleep(0.3)  # What is measured is that the time passes before the call.
+    result = await call.run(request, {})
+    assert result.outcome is Outcome.OK, result
+    return result.outputs
+
+
+async def test_a_hit_has_its_package_loaded_and_nothing_in_common(
+    call: Caller, pool: PooledBackend
+) -> None:
+    request = call.request(PYTHON)
+    await warm(call, pool, request)
+    found = [await hit(call, pool, request) for _ in range(3)]
+    assert all(outputs["waited"] > 0.25 for outputs in found)
+    assert all(outputs["left"] == [] for outputs in found)
+    assert all(outputs["niceness"] == 0 for outputs in found)
+    drawn = [value for outputs in found for value in outputs["drawn"]]
+    assert len(set(drawn)) == len(drawn)
+
+
+async def test_a_hit_of_node_has_its_package_loaded(call: Caller, pool: PooledBackend) -> None:
+    request = call.request(NODE, runtime="node")
+    await warm(call, pool, request)
+    # Ready means that every layer holds; on a busy machine, Node may then still be starting.
+    for _ in range(20):
+        outputs = await hit(call, pool, request)
+        if outputs["waited"] > 100:
+            break
+    assert outputs["waited"] > 100
+
+
+async def test_code_that_may_reach_the_network_is_not_loaded_before_its_call(
+    call: Caller, pool: PooledBackend
+) -> None:
+    for code, runtime in ((PYTHON, "python"), (NODE, "node")):
+        request = call.request(code, runtime=runtime, network=("example.org",))  # type: ignore[arg-type]
+        await warm(call, pool, request)
+        outputs = await hit(call, pool, request)
+        assert outputs["waited"] < (0.25 if runtime == "python" else 250)
+
+
+async def test_an_error_of_the_import_is_told_to_each_call(
+    call: Caller, pool: PooledBackend
+) -> None:
+    request = call.request("raise RuntimeError('no config')")
+    for _ in range(4):
+        result = await call.run(request, {})
+        assert result.outcome is Outcome.ERROR
+        assert result.error_code == "load"
+        assert "no config" in (result.error or "")
+        await until_ready(pool, 0)
+
+
+async def test_a_package_that_dies_while_it_waits_is_told_so_when_it_is_called(
+    call: Caller, pool: PooledBackend
+) -> None:
+    request = call.request("import os\nos._exit(7)")
+    for _ in range(8):
+        result = await call.run(request, {})
+        assert result.outcome is Outcome.ERROR, result
+        assert result.error == "the handler ended without an answer: it exited with code 7"
+
+
+async def test_none_is_handed_out_after_the_zygote_was_killed(
+    call: Caller, pool: PooledBackend, kernel: NamespaceBackend
+) -> None:
+    request = call.request(PYTHON)
+    await warm(call, pool, request)
+    await until_ready(pool, 2)
+    assert kernel.zygote_pid is not None
+    os.kill(kernel.zygote_pid, signal.SIGKILL)
+    async with asyncio.timeout(30):
+        # Nothing tells the loop yet: the pool asks the kernel by itself.
+        assert (await call.run(request, {})).outcome is Outcome.OK
+
+
+async def test_memory_of_an_idle_sandbox_counts(call: Caller, kernel: NamespaceBackend) -> None:
+    request = call.request("held = bytearray(32 << 20)\ndef handler(inputs): return {}")
+    sandbox = await kernel.prepare_ahead(request)
+    try:
+        async with asyncio.timeout(30):
+            while sandbox.memory_bytes() < 32 << 20:  # noqa: ASYNC110 - the guest's doing
+                await asyncio.sleep(0.01)
+        assert sandbox.memory_bytes() < 64 << 20
+        assert sandbox.is_alive
+    finally:
+        await sandbox.destroy()
+        await kernel.close()
+    assert not sandbox.is_alive
+
+
+async def test_many_at_once_each_get_one_of_their_own(call: Caller, pool: PooledBackend) -> None:
+    request = call.request(
+        """
+        import os
+        def handler(inputs):
+            with open("/tmp/seen", "x"):
+                return {"number": inputs["number"]}
+        """,
+        limits=limits(timeout_seconds=60),
+    )
+
+    async def one(number: int) -> None:
+        result = await call.run(request, {"number": number})
+        assert result.outputs == {"number": number}, result
+
+    places = asyncio.Semaphore(4)
+
+    async def bounded(number: int) -> None:
+        async with places:
+            await one(number)
+
+    await asyncio.gather(*(bounded(number) for number in range(40)))
