@@ -24,7 +24,7 @@ from typing import Literal
 
 from swarm.kernel.errors import SwarmError
 from swarm.kernel.json import JsonObject, JsonValue
-from swarm.kernel.settings import load_settings
+from swarm.kernel.settings import Settings, load_settings
 from swarm.sandbox.microvm.backend import MicrovmBackend
 from swarm.sandbox.ports import CallContext, Limits, Outcome, Program, SandboxRequest
 
@@ -79,13 +79,31 @@ def line(name: str, values: Sequence[float]) -> str:
     return f"  {name:<28} p50 {cut[49]:7.1f}   p99 {cut[98]:7.1f} ms"
 
 
+async def report(name: str, settings: Settings, request: SandboxRequest, count: int) -> None:
+    backend = MicrovmBackend(settings)
+    first = await measure(backend, request)
+    await measure(backend, request)
+    samples = []
+    for _ in range(count):
+        while settings.microvm_warm_machines and not backend.waiting:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)  # Let what waits load its package, as it does between calls.
+        samples.append(await measure(backend, request))
+    await backend.close()
+    say(f"{name} (first: {first.prepare_ms + first.call_ms:.0f} ms)")
+    say(line("to the result", [s.prepare_ms + s.call_ms for s in samples]))
+    say(line("  of that, prepare", [s.prepare_ms for s in samples]))
+    say(line("  of that, call", [s.call_ms for s in samples]))
+    say(line("processor time", [s.cpu_ms for s in samples]))
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--home", type=Path)
     arguments = parser.parse_args()
     home = {} if arguments.home is None else {"SWARM_HOME": str(arguments.home)}
-    backend = MicrovmBackend(load_settings({**os.environ, **home}))
+    settings = load_settings({**os.environ, **home})
     say(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
         for runtime, (entry, code) in HANDLERS.items():
@@ -94,14 +112,9 @@ async def main() -> None:
             (package / entry).write_text(code)
             digest = hashlib.sha256(code.encode()).hexdigest()
             request = SandboxRequest(Program(runtime, (entry,), package, digest), LIMITS)
-            first = await measure(backend, request)
-            samples = [await measure(backend, request) for _ in range(arguments.count)]
-            say(f"{runtime}: first {first.prepare_ms + first.call_ms:.0f} ms (boot or load)")
-            say(line("restore to reply", [s.prepare_ms + s.call_ms for s in samples]))
-            say(line("  of that, prepare", [s.prepare_ms for s in samples]))
-            say(line("  of that, call", [s.call_ms for s in samples]))
-            say(line("processor time", [s.cpu_ms for s in samples]))
-    await backend.close()
+            cold = settings.model_copy(update={"microvm_warm_machines": 0})
+            await report(f"{runtime}, from a snapshot", cold, request, arguments.count)
+            await report(f"{runtime}, restored ahead", settings, request, arguments.count)
 
 
 if __name__ == "__main__":

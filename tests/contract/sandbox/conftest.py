@@ -9,18 +9,29 @@ import pytest
 
 from swarm.kernel.settings import Settings
 from swarm.sandbox.linux.backend import NamespaceBackend
+from swarm.sandbox.microvm.backend import MicrovmBackend
 from swarm.sandbox.pool import PooledBackend
 from swarm.sandbox.ports import SandboxBackend
 from swarm.sandbox.unisolated import UnisolatedBackend
+from tests.conftest import SCALE
 from tests.contract.sandbox.calling import Caller
+from tests.integration.microvm import machines
+
+LEVELS = ["sandbox", "pool", "none"]
+if SCALE == "full":
+    # Each test has a package of its own, for which a machine boots.
+    LEVELS.append("microvm")
 
 
-@pytest.fixture(params=["sandbox", "pool", "none"])
+@pytest.fixture(params=LEVELS)
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SandboxBackend]:
     settings = Settings(home=tmp_path / "home")
     made: SandboxBackend
     if request.param == "none":
         made = UnisolatedBackend(settings)
+    elif request.param == "microvm":
+        image = machines.image_settings()
+        made = MicrovmBackend(image.model_copy(update={"home": settings.home}))
     else:
         made = NamespaceBackend(settings)
         if request.param == "pool":

@@ -388,4 +388,6 @@ function main() {
   };
 }
 
+// In a virtual machine, this file is loaded before the snapshot and goes on after each restore.
+globalThis[Symbol.for("swarm.restored")]?.();
 main();

@@ -18,12 +18,13 @@ from swarm.kernel.settings import Settings
 from swarm.sandbox import microvm
 from swarm.sandbox.egress.policy import EgressPolicy
 from swarm.sandbox.egress.proxy import EgressProxy
-from swarm.sandbox.guests import GUEST, node_options
+from swarm.sandbox.guests import GUEST, guest_variables, node_options
 from swarm.sandbox.interpreters import Interpreter, python_program
 from swarm.sandbox.linux import cgroups, plan
 from swarm.sandbox.linux.cgroups import Cgroup
 from swarm.sandbox.microvm import probing, qemu, tsc
 from swarm.sandbox.microvm.accelerators import Accelerator
+from swarm.sandbox.microvm.agent.handler import WIRE_DESCRIPTOR
 from swarm.sandbox.microvm.image import Image, find_image
 from swarm.sandbox.microvm.qemu import MachinePlan, QemuMachine
 from swarm.sandbox.microvm.qemu_command import Descriptors, command_line
@@ -97,7 +98,7 @@ class MicrovmBackend:
 
         The first time for a package, its machine boots and is put into a snapshot.
         """
-        sandbox = self._warm.take(request) or await self._make(request)
+        sandbox = await self._warm.take(request) or await self._make(request)
         sandbox.when_gone(lambda: self._warm.refill(request))
         return sandbox
 
@@ -263,7 +264,7 @@ async def _become_ready(machine: QemuMachine, request: SandboxRequest, seconds: 
         **_guest_limits(request),
         preload=list(plan.PRELOAD),
         resource_limits=dict(_HANDLER_LIMITS),
-        environment={},
+        environment=_boot_variables(request),
         node_options=node_options(limits) if runtime == "node" else [],
     )
     try:
@@ -343,6 +344,7 @@ def _snapshot_key(request: SandboxRequest, facts: HostFacts) -> str:
         "package": program.digest,
         "environment": None if program.environment is None else str(program.environment),
         "limits": _guest_limits(request),
+        "variables": _boot_variables(request),
     }
     return hashlib.sha256(dump_bytes(subject)).hexdigest()
 
@@ -359,6 +361,14 @@ def _guest_limits(request: SandboxRequest) -> dict[str, JsonValue]:
         "output_files": limits.output_files,
         "proxy_port": plan.PROXY_PORT if request.network else 0,
     }
+
+
+def _boot_variables(request: SandboxRequest) -> dict[str, JsonValue]:
+    """What Node's guest reads while it is loaded, before the snapshot."""
+    if request.program.runtime != "node":
+        return {}
+    folders = {"SWARM_PACKAGE": "/package", "SWARM_OUTPUTS": "/outputs"}
+    return {**guest_variables(request, WIRE_DESCRIPTOR), **folders}
 
 
 def _identity(image: Image, accelerator: Accelerator, version: str) -> str:

@@ -46,14 +46,19 @@ class WarmMachines:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def take(self, request: SandboxRequest) -> MicrovmSandbox | None:
-        """A machine that waits for this very request, if there is one that lives."""
+    async def take(self, request: SandboxRequest) -> MicrovmSandbox | None:
+        """A machine that waits for this very request, if there is one that lives.
+
+        One that is being made is waited for: it is nearer than another begun now.
+        """
         if self._limit == 0 or request.inputs or request.network:
             return None
         key = _key(request)
         self._asked[key] = self._asked.pop(key, 0) + 1
         while len(self._asked) > _REMEMBERED:
             self._asked.popitem(last=False)
+        if key not in self._waiting and key in self._tasks:
+            await asyncio.wait([self._tasks[key]])
         sandbox = self._waiting.pop(key, None)
         if sandbox is None:
             return None

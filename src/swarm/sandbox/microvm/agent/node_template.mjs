@@ -60,11 +60,16 @@ function readStart() {
   return JSON.parse(text);
 }
 
+// Called by the guest when it is loaded: here the snapshot is taken.
+function waitForRestore() {
+  fs.writeSync(START_DESCRIPTOR, "r");
+  const { environment } = readStart();
+  fs.closeSync(START_DESCRIPTOR);
+  for (const name of Object.keys(process.env)) delete process.env[name];
+  Object.assign(process.env, environment);
+  renewRandom();
+}
+
 teachWellFormed();
-fs.writeSync(START_DESCRIPTOR, "r");
-const { environment } = readStart();
-fs.closeSync(START_DESCRIPTOR);
-for (const name of Object.keys(process.env)) delete process.env[name];
-Object.assign(process.env, environment);
-renewRandom();
+globalThis[Symbol.for("swarm.restored")] = waitForRestore;
 await import(GUEST);

@@ -1,0 +1,103 @@
+"""Firecracker: its client against a server that keeps to the published API, and the real thing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm.kernel.errors import SandboxUnavailable
+from swarm.kernel.settings import Settings
+from swarm.sandbox.guests import GUEST
+from swarm.sandbox.microvm import firecracker
+from swarm.sandbox.microvm import firecracker_api as api
+from swarm.sandbox.microvm.backend import AGENT
+from swarm.sandbox.microvm.image import find_image
+from swarm.sandbox.microvm.snapshots import empty_disk
+from swarm.sandbox.microvm.squashfs import write_squashfs
+
+
+class ApiServer:
+    """Answers as Firecracker does: 204 and no body, or 400 and a fault."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str, Any]] = []
+        self.fault: str | None = None
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                size = next(int(line[16:]) for line in head if line.startswith("Content-Length: "))
+                method, path, _ = head[0].split()
+                self.calls.append((method, path, json.loads(await reader.readexactly(size))))
+                if self.fault is None:
+                    writer.write(b"HTTP/1.1 204 \r\nServer: Firecracker API\r\n\r\n")
+                else:
+                    body = json.dumps({"fault_message": self.fault}).encode()
+                    head_out = b"HTTP/1.1 400 \r\nContent-Length: %d\r\n\r\n" % len(body)
+                    writer.write(head_out + body)
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[ApiServer]:
+    made = ApiServer()
+    folder = os.open(tmp_path, os.O_PATH)
+    listening = await asyncio.start_unix_server(
+        made.serve, f"/proc/self/fd/{folder}/{api.API_SOCKET}"
+    )
+    os.close(folder)
+    yield made
+    listening.close()
+
+
+async def test_calls_are_made_in_order_on_one_connection(server: ApiServer, tmp_path: Path) -> None:
+    calls = api.boot_calls(256)
+    await firecracker._ask(tmp_path, calls)
+    assert server.calls == [(call.method, call.path, call.body) for call in calls]
+
+
+async def test_a_refusal_is_told(server: ApiServer, tmp_path: Path) -> None:
+    server.fault = "Invalid memory size"
+    with pytest.raises(SandboxUnavailable, match="PUT /machine-config: Invalid memory size"):
+        await firecracker._ask(tmp_path, api.boot_calls(256))
+    assert len(server.calls) == 1
+
+
+async def test_a_real_guest_is_ready(settings: Settings, tmp_path: Path) -> None:
+    try:
+        firecracker.find_firecracker()
+    except SandboxUnavailable as error:
+        pytest.skip(error.message)
+    image = find_image(settings)
+    (tmp_path / "code").mkdir()
+    package = tmp_path / "package.squashfs"
+    write_squashfs({"agent": AGENT, "guest": GUEST, "package": tmp_path / "code"}, package)
+    place = tmp_path / "private" / "machine"
+    place.mkdir(parents=True)
+    with (
+        image.vmlinux.open("rb") as kernel,
+        image.initramfs.open("rb") as initramfs,
+        image.root.open("rb") as root,
+        package.open("rb") as disk,
+    ):
+        files = {
+            api.KERNEL: kernel.fileno(),
+            api.INITRAMFS: initramfs.fileno(),
+            "root": root.fileno(),
+            "package": disk.fileno(),
+            "inputs": empty_disk(1 << 30),
+        }
+        machine = await firecracker.boot(place, files, 256)
+    try:
+        machine.stream.send_control(op="unknown")
+        assert not machine.stream.closed.done()
+    finally:
+        await machine.kill()
