@@ -6,6 +6,7 @@ As a program (``python decoys.py folder``) it serves on this machine, harmlessly
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -26,8 +27,9 @@ def serve(folder: str, addresses: list[tuple[str, int]], name: str) -> None:
         addresses: further places to serve at over TCP, and over UDP too.
         name: of what is written, and part of the abstract sockets' names.
     """
-    for number in (signal.SIGUSR1, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # It ends with whoever started it, and heeds no attack before that.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     first = _listener(socket.AF_INET, ("127.0.0.1", 0))
     port = first.getsockname()[1]
     listeners = [first, _listener(socket.AF_INET6, ("::1", port))]
@@ -46,8 +48,9 @@ def serve(folder: str, addresses: list[tuple[str, int]], name: str) -> None:
     abstract = f"swarm-attacked-{name}-{os.getpid()}"
     listeners.append(_listener(socket.AF_UNIX, "\0" + abstract))
     datagrams.append(_bound(socket.AF_UNIX, f"\0{abstract}-datagrams"))
-    # Kept open, so that a writer finds a reader.
-    fifo = os.open(f"{folder}/data/fifo", os.O_RDONLY | os.O_NONBLOCK)
+    # Kept open, so that a writer finds a reader; for writing too, since it would never block again
+    # once its last writer had gone.
+    fifo = os.open(f"{folder}/data/fifo", os.O_RDWR | os.O_NONBLOCK)
     targets = {
         "tcp": port,
         "pids": [os.getpid(), os.getppid()],
