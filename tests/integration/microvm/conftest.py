@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,6 +10,12 @@ import pytest
 from swarm.kernel.settings import Settings
 from swarm.sandbox.microvm.backend import MicrovmBackend
 from tests.integration.microvm import machines
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _only_at_full_scale() -> None:
+    if os.environ.get("SWARM_TEST_SCALE") != "full":
+        pytest.skip("guests under software emulation take minutes: `make prove` boots them")
 
 
 @pytest.fixture(scope="session")

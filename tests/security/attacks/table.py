@@ -320,7 +320,14 @@ _PRIVILEGE: Final = (
     Attack("privilege-raise-limit", (_wall("hard-limits"),), DENIED),
     Attack("privilege-core-dump", (_wall("resource-limits"),), DENIED),
     Attack("privilege-nice", (POWERLESS,), DENIED, **_PRIVILEGED),
-    Attack("privilege-real-time", (POWERLESS,), DENIED, **_PRIVILEGED),
+    Attack(
+        "privilege-real-time",
+        (POWERLESS,),
+        DENIED,
+        # Where the kernel shares real-time out by cgroup (version 1), a new group has none of it.
+        adversity=frozenset({"cgroup"}),
+        **_PRIVILEGED,
+    ),
     Attack("privilege-deadline", (POWERLESS,), DENIED, **_PRIVILEGED),
     Attack("privilege-disk-priority", (POWERLESS,), DENIED, **_PRIVILEGED),
     Attack("privilege-lock-memory", (_wall("resource-limits"),), frozenset({"ENOMEM", "EPERM"})),
