@@ -24,7 +24,7 @@ ORDINARY_USER: Final = 61_234
 _SUITE: Final = Path(__file__).parent
 _USR: Final = ("/usr/games", "/usr/src", "/usr/share/man", "/usr/share/doc", "/usr/share")
 _NEEDED: Final = "import pydantic, orjson, h11, swarm.engine.files, swarm.sandbox.linux.backend"
-_START_SECONDS: Final = 30
+_START_SECONDS: Final = 60
 
 
 class CannotRun(Exception):
@@ -144,7 +144,10 @@ class Ground:
 
     def bait_is_untouched(self) -> bool:
         """Whether everything that must not be written is as it was laid."""
-        return self._state() == self._laid and self._decoys is not None and not self._decoys.poll()
+        return self._state() == self._laid and self._decoys_live()
+
+    def _decoys_live(self) -> bool:
+        return self._decoys is not None and self._decoys.poll() is None
 
     def _state(self) -> dict[str, tuple[int, int, int]]:
         found = {}
@@ -215,8 +218,8 @@ class Ground:
         assert self._decoys is not None
         end = time.monotonic() + _START_SECONDS
         while not (self._folder / "real/host.json").exists():
-            if self._decoys.poll() is not None or time.monotonic() > end:
-                raise CannotRun("the decoys did not start")
+            assert self._decoys_live(), "the decoys died"
+            assert time.monotonic() < end, "the decoys did not start"
             time.sleep(0.01)  # There is nothing to wait on: the file appears when they serve.
 
 

@@ -28,7 +28,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 _EVERYTHING = ("0.0.0.0/0", "::/0")
 _HIDDEN = b"the-hosts-secret"
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b"
-_SECONDS = 5.0
+_SECONDS = 30.0
 
 
 class Silent:
@@ -115,15 +115,16 @@ class Net:
         self.port = await self.serve(relay)
 
     async def send(self, data: str | bytes) -> bytes:
-        """All that the proxy answers to ``data`` before it closes or falls silent."""
+        """All that the proxy answers to ``data``, after which nothing more is sent."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(data if isinstance(data, bytes) else data.replace("\n", "\r\n").encode())
         answer = b""
         try:
-            async with asyncio.timeout(0.5):
+            writer.write(data if isinstance(data, bytes) else data.replace("\n", "\r\n").encode())
+            writer.write_eof()
+            async with asyncio.timeout(_SECONDS):
                 while chunk := await reader.read(65536):
                     answer += chunk
-        except (TimeoutError, ConnectionError):
+        except ConnectionError:
             pass  # What it has said by then is all there is.
         finally:
             writer.close()

@@ -4,10 +4,13 @@ import socket
 
 from system import Stopped
 
+# Longer than any busy machine takes; what is walled off is refused at once.
+_SECONDS = 15
+
 
 def _banner(address, family=socket.AF_INET):
     with socket.socket(family) as client:
-        client.settimeout(2)
+        client.settimeout(_SECONDS)
         client.connect(address)
         return client.recv(100)
 
@@ -46,7 +49,7 @@ def mapped_v6(targets):
 
 def _datagram(address, data):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(1)
+        client.settimeout(_SECONDS)
         client.sendto(data, address)
         return client.recv(512)
 

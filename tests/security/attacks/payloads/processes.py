@@ -70,12 +70,15 @@ def signal_init(targets):
     init = os.getppid()
     os.kill(init, signal.SIGSTOP)
 
-    def is_stopped():
-        with open(f"/proc/{init}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "T"
+    def state():
+        with open(f"/proc/{init}/status") as file:
+            return next(line.split()[1] for line in file if line.startswith("State:"))
 
     try:
-        if not wait_until(is_stopped, 0.3):
+        # What a signal wakes is running from then on, until it heeds the signal. So one that sleeps
+        # was not sent any.
+        wait_until(lambda: state() in "TS", 60)
+        if state() != "T":
             raise Stopped("unmoved", "init does not heed signals from inside")
         return "stopped init"
     finally:

@@ -6,7 +6,9 @@ As a program (``python decoys.py folder``) it serves on this machine, harmlessly
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import json
 import os
 import select
@@ -30,9 +32,8 @@ def serve(folder: str, addresses: list[tuple[str, int]], name: str) -> None:
     # It ends with whoever started it, and heeds no attack before that.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    first = _listener(socket.AF_INET, ("127.0.0.1", 0))
-    port = first.getsockname()[1]
-    listeners = [first, _listener(socket.AF_INET6, ("::1", port))]
+    listeners = _pair()
+    port = listeners[0].getsockname()[1]
     datagrams = []
     for host, number in addresses:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -45,7 +46,7 @@ def serve(folder: str, addresses: list[tuple[str, int]], name: str) -> None:
     mailbox = f"{folder}/data/{name}.datagrams"
     datagrams.append(_bound(socket.AF_UNIX, mailbox))
     os.chmod(mailbox, 0o777)
-    abstract = f"swarm-attacked-{name}-{os.getpid()}"
+    abstract = f"swarm-attacked-{name}-{os.urandom(8).hex()}"
     listeners.append(_listener(socket.AF_UNIX, "\0" + abstract))
     datagrams.append(_bound(socket.AF_UNIX, f"\0{abstract}-datagrams"))
     # Kept open, so that a writer finds a reader; for writing too, since it would never block again
@@ -67,8 +68,21 @@ def serve(folder: str, addresses: list[tuple[str, int]], name: str) -> None:
     _answer(listeners, datagrams, fifo)
 
 
+def _pair() -> list[socket.socket]:
+    """Listeners at one port of both loopback addresses, which others may be using too."""
+    while True:
+        first = _listener(socket.AF_INET, ("127.0.0.1", 0))
+        try:
+            return [first, _listener(socket.AF_INET6, ("::1", first.getsockname()[1]))]
+        except OSError as error:
+            first.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+
+
 def _listener(family: socket.AddressFamily, address: object) -> socket.socket:
     server = socket.socket(family)
+    server.setblocking(False)
     server.bind(address)  # type: ignore[arg-type]
     server.listen(16)
     return server
@@ -76,6 +90,7 @@ def _listener(family: socket.AddressFamily, address: object) -> socket.socket:
 
 def _bound(family: socket.AddressFamily, address: object) -> socket.socket:
     server = socket.socket(family, socket.SOCK_DGRAM)
+    server.setblocking(False)
     server.bind(address)  # type: ignore[arg-type]
     return server
 
@@ -84,16 +99,26 @@ def _answer(listeners: list[socket.socket], datagrams: list[socket.socket], fifo
     while True:
         ready = select.select([*listeners, *datagrams, fifo], [], [])[0]
         for server in ready:
-            if server == fifo:
-                os.read(fifo, 4096)
-            elif server in listeners:
-                connection, _ = server.accept()
-                with connection:
-                    connection.sendall(BANNER)
-            else:
-                _, sender = server.recvfrom(4096)
-                if sender:
-                    server.sendto(BANNER, sender)
+            # Whatever an attacker does must not end what it attacks: it may be gone before it is
+            # answered, or not take the answer. And all stages have one FIFO, so that another
+            # stage's decoy may have read first what made it readable.
+            with contextlib.suppress(OSError):
+                _answer_one(server, listeners, fifo)
+
+
+def _answer_one(server: socket.socket | int, listeners: list[socket.socket], fifo: int) -> None:
+    """Answer what is there; never waits. Raises OSError where nothing is, or nobody takes it."""
+    if isinstance(server, int):
+        os.read(fifo, 4096)
+    elif server in listeners:
+        connection, _ = server.accept()
+        with connection:
+            connection.setblocking(False)
+            connection.sendall(BANNER)
+    else:
+        _, sender = server.recvfrom(4096)
+        if sender:
+            server.sendto(BANNER, sender)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def _furnish(plan: dict[str, Any]) -> None:
             [sys.executable, "-I", "-S", "-c", decoy],
             {"SECRET": decoys.SECRET},
         )
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not os.path.exists(f"{plan['folder']}/{plan['name']}.json"):
         if time.monotonic() > end or os.waitpid(server, os.WNOHANG)[0]:
             raise OSError(110, "the decoys did not start")
