@@ -28,7 +28,8 @@ class RuntimeDefinition(Definition):
     memory_mb: int = Field(128, ge=16, description="Memory limit of the whole sandbox, in MiB.")
     timeout_seconds: float = Field(300, gt=0, description="Time limit of one invocation.")
     requires: tuple[str, ...] = Field(
-        (), description="Programs that must be on the host, checked when it is registered."
+        (),
+        description="Programs to be there below `/usr` of the host, checked at registration.",
     )
     isolation: Literal["sandbox", "microvm"] = Field(
         "sandbox", description="The least isolation that the agent accepts."

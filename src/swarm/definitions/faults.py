@@ -181,16 +181,22 @@ def _explain_limit(name: str, value: JsonValue, detail: ErrorDetails) -> tuple[s
             nearest = nearest_names(
                 str(value), allowed.replace("`", "").replace(" or ", ", ").split(", ")
             )
-            remedy = f"did you mean {nearest[0]}?" if nearest else None
+            remedy = f"did you mean {nearest[0]}?" if nearest else f"write {allowed}"
             return f"{name} must be {allowed}, got {shown}", remedy
         case "greater_than_equal":
-            return f"{name} must be at least {context['ge']}, got {shown}", None
+            return f"{name} must be at least {context['ge']:g}, got {shown}", "give a larger number"
         case "greater_than":
-            return f"{name} must be more than {context['gt']}, got {shown}", None
+            return (
+                f"{name} must be more than {context['gt']:g}, got {shown}",
+                "give a larger number",
+            )
         case "less_than_equal":
-            return f"{name} must be at most {context['le']}, got {shown}", None
+            return f"{name} must be at most {context['le']:g}, got {shown}", "give a smaller number"
         case "less_than":
-            return f"{name} must be less than {context['lt']}, got {shown}", None
+            return (
+                f"{name} must be less than {context['lt']:g}, got {shown}",
+                "give a smaller number",
+            )
         case "too_short":
             return f"{name} must have at least {context['min_length']} entry", "add one"
         case _:
@@ -207,13 +213,15 @@ def _type_remedy(location: Location, value: JsonValue, expected: list[str]) -> s
         )
     if expected == ["a list"]:
         return "write each entry on a line of its own, after a dash"
+    if expected == ["a mapping"] and location:
+        return "write its keys on indented lines below it: `key: value`"
     if expected == ["true or false"] and value in ("yes", "no", "on", "off"):
         return f"write {'true' if value in ('yes', 'on') else 'false'}"
     if expected[0] in ("an integer", "a number") and isinstance(value, str):
         return "write a number, without quotes or unit"
     if not location:
         return "write its keys on lines of their own: `name: ...`, `version: ...`"
-    return None
+    return f"write {' or '.join(expected)}"
 
 
 def _full_version(value: float) -> str:

@@ -23,6 +23,7 @@ from swarm.kernel.errors import (
 )
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.kernel.settings import Settings
+from swarm.sandbox.egress.policy import narrow
 from swarm.sandbox.ports import (
     CallContext,
     GuestServices,
@@ -156,7 +157,7 @@ class Invoker:
         runtime = agent.definition.runtime
         timeout = call.timeout_seconds or runtime.timeout_seconds
         granted = agent.granted.get("network", ())
-        network = granted if call.network is None else _narrowed(granted, call.network)
+        network = granted if call.network is None else narrow(granted, call.network)
         return SandboxRequest(
             program=agent.program,
             limits=Limits.of(self._settings, runtime.memory_mb, timeout),
@@ -322,15 +323,3 @@ def _bad_output(result: InvocationResult, message: str) -> InvocationResult:
     return replace(
         result, outcome=Outcome.ERROR, outputs=None, error=message, error_code="bad_output"
     )
-
-
-def _narrowed(granted: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """The hosts of ``wanted`` that ``granted`` covers."""
-    return tuple(host for host in wanted if any(covers(pattern, host) for pattern in granted))
-
-
-def covers(pattern: str, host: str) -> bool:
-    """Whether a granted host pattern includes another pattern or host."""
-    if pattern in ("*", host):
-        return True
-    return pattern.startswith("*.") and host.endswith(pattern[1:])

@@ -121,7 +121,7 @@ def inspect_archive(path: Path, settings: Settings) -> ArchiveReport:
     definition: AgentDefinition | None = None
     problems: tuple[Problem, ...] = ()
     try:
-        definition = read_manifest(contents, str(path))
+        definition = read_manifest(contents, str(path), settings)
     except DefinitionError as error:
         problems = error.problems
     return ArchiveReport(

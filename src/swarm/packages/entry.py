@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
-import shutil
 import warnings
 from dataclasses import dataclass
 
 from swarm.definitions.agent import AgentDefinition
 from swarm.kernel.errors import nearest_names
+from swarm.kernel.settings import Settings
 from swarm.packages.package import Contents, read_checked
+from swarm.sandbox.programs import find_visible
 
 DEFAULT_HANDLER = "handler"
 MAX_SOURCE_BYTES = 4 * 1024 * 1024
@@ -33,13 +34,20 @@ def entry_tuple(definition: AgentDefinition) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else tuple(entry)
 
 
-def check_entry(definition: AgentDefinition, contents: Contents) -> EntryFault | None:
+def check_entry(
+    definition: AgentDefinition, contents: Contents, settings: Settings
+) -> EntryFault | None:
     """What keeps the entry from being started, or None when all is well as far as can be seen."""
     entry = entry_tuple(definition)
     if not entry or not entry[0]:
         return EntryFault("the entry is empty", "name the file or the command to start")
     if definition.runtime.type == "command":
-        return _check_command(entry[0], definition, contents)
+        return _check_command(entry[0], definition, contents, settings)
+    if entry[0].startswith("/") or ".." in entry[0].split("/"):
+        return EntryFault(
+            f"the entry `{entry[0]}` does not lie in the package",
+            "name a file of the package by its path within it, such as `main.py`",
+        )
     if len(entry) != 1:
         return EntryFault(
             f"the entry of a {definition.runtime.type} agent is one string, not a list",
@@ -65,20 +73,25 @@ def _check_file(path: str, contents: Contents) -> EntryFault | None:
 
 
 def _check_command(
-    program: str, definition: AgentDefinition, contents: Contents
+    program: str, definition: AgentDefinition, contents: Contents, settings: Settings
 ) -> EntryFault | None:
     if "/" not in program:
-        if program in definition.runtime.requires or shutil.which(program):
+        if program in definition.runtime.requires or find_visible(program, settings):
             return None
         return EntryFault(
-            f"the entry's program `{program}` is not on this host",
-            f"install it, list it in `runtime.requires`, or write `./{program}` for a file of"
-            " the package; arguments stand in a list, one by one",
+            f"the entry's program `{program}` is not on this host, below /usr",
+            f"install it below /usr, list it in `runtime.requires`, or write `./{program}` for a"
+            " file of the package; arguments stand in a list, one by one",
         )
     if program.startswith("/"):
         return EntryFault(
             f"the entry `{program}` is an absolute path, which other machines may not have",
             "write the program's bare name, or a path within the package such as `./run.sh`",
+        )
+    if ".." in program.split("/"):
+        return EntryFault(
+            f"the entry `{program}` does not lie in the package",
+            "name a file of the package by its path within it, such as `./run.sh`",
         )
     path = program.removeprefix("./")
     found = {file.path: file for file in contents.files}.get(path)

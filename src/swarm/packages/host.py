@@ -8,20 +8,29 @@ from swarm.definitions.agent import AgentDefinition
 from swarm.kernel.errors import UnavailableError
 from swarm.kernel.settings import Settings
 from swarm.sandbox.interpreters import find_node, python_program
+from swarm.sandbox.programs import find_visible
 
 
 def check_host(definition: AgentDefinition, settings: Settings) -> None:
-    """Check that the host has the programs and the interpreter that an agent asks for.
+    """Check that sandboxes here have the programs and the interpreter that an agent asks for.
 
     Raises:
         UnavailableError: names every program that is missing, or the version that is.
     """
-    missing = [program for program in definition.runtime.requires if not shutil.which(program)]
-    if missing:
-        names = ", ".join(f"`{program}`" for program in missing)
+    unseen = [each for each in definition.runtime.requires if not find_visible(each, settings)]
+    if unseen:
+        agent = f"{definition.name}@{definition.version}"
+        missing = [program for program in unseen if not shutil.which(program)]
+        names = ", ".join(f"`{program}`" for program in missing or unseen)
+        if missing:
+            raise UnavailableError(
+                f"{agent} needs {names}, which this host lacks",
+                remedy=f"install {names} below /usr and register the agent again",
+            )
+        places = ", ".join(f"{shutil.which(program)}" for program in unseen)
         raise UnavailableError(
-            f"{definition.name}@{definition.version} needs {names}, which this host lacks",
-            remedy=f"install {names} (on PATH) and register the agent again",
+            f"{agent} needs {names}, which sandboxes do not see at {places}",
+            remedy=f"install {names} below /usr, or put what it needs into the package",
         )
     if definition.runtime.type == "python":
         _check_version(definition, "Python", python_program().version)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 
 from swarm.definitions.agent import AgentDefinition
+from swarm.definitions.faults import shown_location
 from swarm.definitions.loading import parse_agent
-from swarm.definitions.source import MAX_SOURCE_BYTES, Source, read_yaml
-from swarm.kernel.errors import DefinitionError, Problem
+from swarm.definitions.source import MAX_SOURCE_BYTES, Location, Source, read_yaml
+from swarm.kernel.errors import DefinitionError, InvalidError, Problem
+from swarm.kernel.settings import Settings
 from swarm.packages.dependencies import read_dependencies
-from swarm.packages.entry import check_entry
+from swarm.packages.entry import EntryFault, check_entry
 from swarm.packages.package import MANIFEST, Contents, read_checked
+from swarm.sandbox.egress.policy import HostPattern
 
 
-def read_manifest(contents: Contents, origin: str) -> AgentDefinition:
-    """Read ``agent.yaml`` and check that what it starts is there.
+def read_manifest(contents: Contents, origin: str, settings: Settings) -> AgentDefinition:
+    """Read ``agent.yaml`` and check that what it starts is there and what it asks for is allowed.
 
     Args:
         contents: the package's files.
         origin: the folder or archive, for messages.
+        settings: the limits that the manifest must keep.
 
     Raises:
         DefinitionError: the manifest is missing or malformed, or its entry is not there; with the
@@ -28,7 +33,9 @@ def read_manifest(contents: Contents, origin: str) -> AgentDefinition:
     text = _manifest_text(contents, file)
     definition = parse_agent(text, file)
     source = read_yaml(text, file)
-    problems = _entry_problems(definition, contents, origin, source)
+    problems = _entry_problems(check_entry(definition, contents, settings), origin, source)
+    problems += _limit_problems(definition, source, settings)
+    problems += host_problems(definition.permissions.network, ("permissions", "network"), source)
     version = definition.runtime.version
     if version is not None and not re.fullmatch(r"\d{1,4}(\.\d{1,4}){0,2}", version):
         message = f"`{version}` is not an interpreter's version"
@@ -42,10 +49,42 @@ def read_manifest(contents: Contents, origin: str) -> AgentDefinition:
     return definition
 
 
-def _entry_problems(
-    definition: AgentDefinition, contents: Contents, origin: str, source: Source
+def host_problems(hosts: Sequence[str], location: Location, source: Source) -> Iterator[Problem]:
+    """The entries of a list of hosts that are none."""
+    for index, host in enumerate(hosts):
+        try:
+            HostPattern.parse(host)
+        except InvalidError as error:
+            yield source.problem((*location, index), error.message, error.remedy)
+
+
+def time_limit_problem(
+    seconds: float | None, location: Location, source: Source, settings: Settings
 ) -> list[Problem]:
-    fault = check_entry(definition, contents)
+    """Whether a manifest asks for more time than the settings give."""
+    most = settings.max_timeout_seconds
+    if seconds is None or seconds <= most:
+        return []
+    message = f"{shown_location(location)} asks for {seconds:g} s; at most {most:g} are given"
+    remedy = "ask for less, or raise the setting max_timeout_seconds"
+    return [source.problem(location, message, remedy)]
+
+
+def _limit_problems(
+    definition: AgentDefinition, source: Source, settings: Settings
+) -> Iterator[Problem]:
+    runtime, most = definition.runtime, settings.max_memory_mb
+    if runtime.memory_mb > most:
+        yield source.problem(
+            ("runtime", "memory_mb"),
+            f"runtime.memory_mb asks for {runtime.memory_mb} MiB; at most {most} are given",
+            "ask for less, or raise the setting max_memory_mb",
+        )
+    place = ("runtime", "timeout_seconds")
+    yield from time_limit_problem(runtime.timeout_seconds, place, source, settings)
+
+
+def _entry_problems(fault: EntryFault | None, origin: str, source: Source) -> list[Problem]:
     if fault is None:
         return []
     if fault.file is not None:

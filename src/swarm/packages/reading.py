@@ -43,7 +43,7 @@ def read_package(path: Path, settings: Settings) -> Package:
         contents = read_folder(path, _own_ignored(path), settings)
     else:
         contents = read_archive(path, settings)
-    definition = read_manifest(contents, str(path))
+    definition = read_manifest(contents, str(path), settings)
     digest = package_digest(contents.files)
     return Package(definition, digest, contents, path, is_archive=kind is not Kind.FOLDER)
 

@@ -24,6 +24,7 @@ from swarm.packages.pinning import PinnedPackages
 from swarm.packages.places import children_with
 from swarm.packages.reading import read_package
 from swarm.packages.references import AGENTS, choose_version, split_reference
+from swarm.sandbox.egress.policy import HostPattern
 from swarm.sandbox.ports import Program
 from swarm.store.ports import AgentRegistry
 from swarm.store.records import DEFAULT_PROJECT, AgentRecord, GrantRecord
@@ -244,12 +245,27 @@ def as_permissions(requested: PermissionsDefinition) -> Permissions:
 def beyond(
     requested: Mapping[str, Sequence[str]], granted: Mapping[str, Sequence[str]]
 ) -> Permissions:
-    """What is asked for and not granted."""
+    """What is asked for and not granted.
+
+    A host that a granted pattern includes is granted, but for named hosts under ``*``: a name may
+    lead to a private network that the operator allows, ``*`` never does.
+    """
     more = {
-        name: tuple(value for value in values if value not in granted.get(name, ()))
+        name: tuple(
+            value
+            for value in values
+            if not any(_grants(name, one, value) for one in granted.get(name, ()))
+        )
         for name, values in requested.items()
     }
     return {name: values for name, values in more.items() if values}
+
+
+def _grants(permission: str, granted: str, asked: str) -> bool:
+    if granted == asked or permission != "network":
+        return granted == asked
+    pattern, wanted = HostPattern.parse(granted), HostPattern.parse(asked)
+    return pattern.includes(wanted) and pattern.is_any == wanted.is_any
 
 
 def _refuse_more(package: Package, requested: Permissions, granted: Permissions) -> None:

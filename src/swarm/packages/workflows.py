@@ -23,6 +23,7 @@ from swarm.kernel.errors import (
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import dump_bytes
 from swarm.kernel.settings import Settings
+from swarm.packages.manifest import host_problems, time_limit_problem
 from swarm.packages.places import Kind, absolute, children_with, kind_of, unreadable
 from swarm.packages.references import WORKFLOWS, choose_version, split_reference
 from swarm.packages.registration import AgentCatalog, FailedRegistration
@@ -147,6 +148,10 @@ class WorkflowCatalog:
                 )
             )
         for index, step in enumerate(definition.steps):
+            at = ("steps", index)
+            problems += host_problems(step.network or (), (*at, "network"), source)
+            limit = (*at, "timeout_seconds")
+            problems += time_limit_problem(step.timeout_seconds, limit, source, self._settings)
             if step.agent in agents:
                 continue
             try:

@@ -35,6 +35,18 @@ def assert_refused(done: Done, code: int, *words: str) -> None:
         (PROBE.replace("type: object", "type: objekt"), ["agent.yaml:8:"]),
         (PROBE.replace("name: act,", "name: act-ion,"), ["agent.yaml:6:", "act_ion"]),
         (PROBE.replace("main.py", "missing.py"), ["missing.py"]),
+        (PROBE.replace("main.py", "../main.py"), ["agent.yaml:4:", "does not lie in the package"]),
+        (PROBE.replace("version: 1.0.0", "version: [1]"), ["agent.yaml:2:", "write text"]),
+        (PROBE.replace("60", "-1"), ["agent.yaml:4:", "more than 0"]),
+        (PROBE.replace("60", "1e9"), ["agent.yaml:4:", "86400", "max_timeout_seconds"]),
+        (
+            PROBE.replace("timeout_seconds: 60", "memory_mb: 99999"),
+            ["agent.yaml:4:", "4096", "max_memory_mb"],
+        ),
+        (
+            PROBE + "permissions:\n  network: ['http://a.example/']\n",
+            ["agent.yaml:13:", "host alone"],
+        ),
         (PROBE + "name: again\n", ["agent.yaml:12:"]),
         ("- just\n- a list\n", ["agent.yaml"]),
         ("name: [unclosed\n", ["agent.yaml:"]),
@@ -65,6 +77,10 @@ def test_a_broken_manifest(cli: Cli, make_agent: Make, broken: str, words: list[
         (FLOW.replace("agent: probe\n", "agent: probe@9.0.0\n"), ["9.0.0", "1.0.0"]),
         (FLOW.replace("{act: answer}", "{atc: answer}"), ["atc", "act"]),
         (FLOW.replace("{act: answer}", "{act: 5}"), ["act", "string"]),
+        (HEAD + STEP.replace("probe}", "probe, network: [a/b]}"), ["workflow.yaml:4:", "a/b"]),
+        (HEAD + STEP.replace("probe}", "probe, timeout_seconds: 1e9}"), ["workflow.yaml:4:"]),
+        (HEAD + STEP.replace("probe}", "probe, retry: 5}"), ["workflow.yaml:4:", "mapping"]),
+        (HEAD + STEP.replace("probe}", "probe, on_error: explode}"), ["`fail` or `continue`"]),
     ],
 )
 def test_a_broken_workflow(shared: Cli, make_workflow: Make, broken: str, words: list[str]) -> None:

@@ -143,6 +143,37 @@ async def test_an_upgrade_by_archive_may_not_ask_for_more(
     assert (await agents.register(more, grant=True)).record.version == "1.2.0"
 
 
+@pytest.mark.parametrize(
+    ("granted", "asked", "is_more"),
+    [
+        ("'*.example.com'", "api.example.com", False),
+        ("'*.example.com'", "'api.example.com:443'", False),
+        ("api.example.com", "'*.example.com'", True),
+        ("'api.example.com:443'", "api.example.com", True),
+        ("'*'", "'*:443'", False),
+        # A name may lead to a private network that the operator allows; `*` never does.
+        ("'*'", "api.example.com", True),
+    ],
+)
+async def test_an_upgrade_may_ask_for_hosts_that_a_grant_includes(
+    agents: AgentCatalog,
+    write_package: WritePackage,
+    settings: Settings,
+    tmp_path: Path,
+    granted: str,
+    asked: str,
+    is_more: bool,
+) -> None:
+    await agents.register(write_package(more=f"permissions:\n  network: [{granted}]\n"))
+    upgrade = write_package(version="1.1.0", more=f"permissions:\n  network: [{asked}]\n")
+    archive = pack(read_package(upgrade, settings), tmp_path)
+    if is_more:
+        with pytest.raises(RefusedError, match="permissions that it was not granted"):
+            await agents.register(archive)
+    else:
+        assert (await agents.register(archive)).grants == {"network": (asked.strip("'"),)}
+
+
 async def test_programs_that_the_host_lacks_are_all_named(
     agents: AgentCatalog, write_package: WritePackage, home: Home
 ) -> None:
@@ -155,6 +186,29 @@ async def test_programs_that_the_host_lacks_are_all_named(
     assert caught.value.remedy
     assert await agents.list() == []
     assert list(home.packages.iterdir()) == []
+
+
+async def test_a_program_that_sandboxes_do_not_see_is_told(
+    agents: AgentCatalog,
+    write_package: WritePackage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tool = tmp_path / "bin" / "own-tool"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    manifest = (
+        "name: {name}\nversion: {version}\n"
+        "runtime:\n  type: command\n  entry: [sh]\n  requires: [sh, own-tool]\n"
+    )
+    with pytest.raises(UnavailableError, match=f"`own-tool`, which sandboxes .* {tool}") as caught:
+        await agents.register(write_package(manifest=manifest))
+    assert "/usr" in str(caught.value.remedy)
+    entry = manifest.replace("entry: [sh]", "entry: [own-tool]").replace(", own-tool", "")
+    with pytest.raises(DefinitionError, match="own-tool"):
+        await agents.register(write_package(manifest=entry))
 
 
 async def test_nothing_is_left_of_what_cannot_be_registered(

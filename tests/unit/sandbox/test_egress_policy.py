@@ -13,6 +13,7 @@ from swarm.sandbox.egress.policy import (
     EgressPolicy,
     HostPattern,
     is_public,
+    narrow,
     normalise_host,
     split_authority,
 )
@@ -41,6 +42,51 @@ from swarm.sandbox.egress.policy import (
 )
 def test_patterns(pattern: str, host: str, port: int, matches: bool) -> None:
     assert HostPattern.parse(pattern).matches(host, port) == matches
+
+
+@pytest.mark.parametrize(
+    ("granted", "wanted", "both"),
+    [
+        (["*"], ["api.example.com"], ["api.example.com"]),
+        (["*"], ["*"], ["*"]),
+        (["example.com"], ["Example.COM."], ["example.com"]),
+        (["example.com"], ["api.example.com"], []),
+        (["*.example.com"], ["api.example.com"], ["api.example.com"]),
+        (["*.example.com"], ["*.api.example.com"], ["*.api.example.com"]),
+        (["*.example.com"], ["example.com", "badexample.com"], []),
+        (["api.example.com"], ["*.example.com"], ["api.example.com"]),
+        (["api.example.com", "b.test"], ["*"], ["api.example.com", "b.test"]),
+        (["*.example.com:443"], ["api.example.com"], ["api.example.com:443"]),
+        (["api.example.com:443"], ["api.example.com:80"], []),
+        (["[2001:4860::1]:80"], ["*"], ["[2001:4860::1]:80"]),
+        ([], ["*"], []),
+        (["*"], [], []),
+    ],
+)
+def test_narrowing_leaves_what_both_match(
+    granted: list[str], wanted: list[str], both: list[str]
+) -> None:
+    assert list(narrow(granted, wanted)) == both
+
+
+PATTERNS = st.sampled_from(
+    ["*", "*:443", "*.a.test", "*.b.a.test", "*.a.test:80", "a.test", "b.a.test", "c.b.a.test:80"]
+)
+
+
+@given(
+    PATTERNS,
+    PATTERNS,
+    st.sampled_from(["a.test", "b.a.test", "c.b.a.test", "x.test"]),
+    st.sampled_from([80, 443]),
+)
+def test_narrowing_agrees_with_matching(one: str, other: str, host: str, port: int) -> None:
+    def matches(pattern: str) -> bool:
+        return HostPattern.parse(pattern).matches(host, port)
+
+    assert any(map(matches, narrow([one], [other]))) == (matches(one) and matches(other))
+    if HostPattern.parse(one).includes(HostPattern.parse(other)):
+        assert matches(one) or not matches(other)
 
 
 @pytest.mark.parametrize(

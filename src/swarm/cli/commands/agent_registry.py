@@ -50,7 +50,8 @@ class _Tally:
 @click.option(
     "--grant/--no-grant",
     default=None,
-    help="Grant what the manifest requests. Default: grant it to a folder, not to an archive.",
+    help="Grant what the manifest requests, or refuse a package that requests more than was granted"
+    " before. Default: grant it to a folder, not to an archive.",
 )
 @pass_globals
 @asynchronous

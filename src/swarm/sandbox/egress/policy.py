@@ -54,6 +54,7 @@ _CLOSED_V6: Final = tuple(
 )
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NAME_LIMIT: Final = 253
+_REMEDY: Final = "write a host alone, such as `api.example.com`, `*.example.com` or `*`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,8 @@ class HostPattern:
         wild = host.removeprefix("*.")
         if host != "*" and "*" in wild:
             raise InvalidError(
-                f"{text!r} is not a host: `*` may only stand alone or as the first label",
-                remedy="write `api.example.com`, `*.example.com` or `*`",
+                f"`{text}` is not a host: `*` may only stand alone or as the first label",
+                remedy=_REMEDY,
             )
         return cls(host, port)
 
@@ -87,11 +88,41 @@ class HostPattern:
         """Whether ``host`` (normalised) and ``port`` are what was granted."""
         if self.port is not None and self.port != port:
             return False
-        if self.is_any:
-            return True
+        return self._includes_host(host)
+
+    def meet(self, other: HostPattern) -> HostPattern | None:
+        """What both match, or None. Of two hosts one includes the other, or they have nothing in
+        common."""
+        if None not in (self.port, other.port) and self.port != other.port:
+            return None
+        port = other.port if self.port is None else self.port
+        if self._includes_host(other.host):
+            return HostPattern(other.host, port)
+        return HostPattern(self.host, port) if other._includes_host(self.host) else None
+
+    def includes(self, other: HostPattern) -> bool:
+        """Whether every host and port that ``other`` matches is matched by this one too."""
+        return self.meet(other) == other
+
+    def _includes_host(self, host: str) -> bool:
         if self.host.startswith("*."):
             return host.endswith(self.host[1:]) and not _is_address(host)
-        return host == self.host
+        return self.is_any or self.host == host
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.host if self.port is None else f"{host}:{self.port}"
+
+
+def narrow(granted: Iterable[str], wanted: Iterable[str]) -> tuple[str, ...]:
+    """The patterns of what both lists match.
+
+    Raises:
+        InvalidError: a pattern is malformed.
+    """
+    allowed = [HostPattern.parse(text) for text in granted]
+    met = (pattern.meet(asked) for asked in map(HostPattern.parse, wanted) for pattern in allowed)
+    return tuple(dict.fromkeys(str(pattern) for pattern in met if pattern is not None))
 
 
 def split_authority(text: str, default_port: int | None) -> tuple[str, int | None]:
@@ -104,12 +135,12 @@ def split_authority(text: str, default_port: int | None) -> tuple[str, int | Non
     match = re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::(\d{1,5}))?", text)
     if match is None:
         if not _is_address(text):
-            raise InvalidError(f"{text!r} is not a host or host:port")
+            raise InvalidError(f"`{text}` is not a host or host:port", remedy=_REMEDY)
     else:
         host = match[1]
         port = int(match[2]) if match[2] else default_port
     if port is not None and not 0 < port < 65_536:
-        raise InvalidError(f"{text!r} has no valid port")
+        raise InvalidError(f"`{text}` has no valid port", remedy="write a port from 1 to 65535")
     return normalise_host(host.removeprefix("[").removesuffix("]")), port
 
 
@@ -126,10 +157,10 @@ def normalise_host(host: str) -> str:
         try:
             name = name.encode("idna").decode()
         except UnicodeError:
-            raise InvalidError(f"{host!r} is not a host name") from None
+            raise InvalidError(f"`{host}` is not a host name", remedy=_REMEDY) from None
     labels = name.removeprefix("*.").split(".") if name != "*" else []
     if len(name) > _NAME_LIMIT or not all(map(_LABEL.fullmatch, labels)):
-        raise InvalidError(f"{host!r} is not a host name")
+        raise InvalidError(f"`{host}` is not a host name", remedy=_REMEDY)
     return name
 
 

@@ -15,6 +15,7 @@ from swarm.sandbox.interpreters import Interpreter
 from swarm.sandbox.linux import seccomp
 from swarm.sandbox.linux.uid_range import BLOCK, UidRange
 from swarm.sandbox.ports import SandboxRequest
+from swarm.sandbox.programs import SYSTEM_PATH
 
 INSIDE_ID: Final = 1000
 """The handler's uid and gid as it sees them."""
@@ -96,7 +97,6 @@ PRELOAD: Final = (
     "uuid",
     "xml.etree.ElementTree",
 )
-_SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PASSWD: Final = (
     "root:x:0:0:root:/:/usr/sbin/nologin\n"
     f"agent:x:{INSIDE_ID}:{INSIDE_ID}:agent:/tmp:/bin/sh\n"
@@ -310,7 +310,7 @@ def environment(request: SandboxRequest, facts: HostFacts) -> dict[str, str]:
         elsewhere.append(str(Path(_OWN_NODE).parent))
     values = {
         **request.environment,
-        "PATH": ":".join([_SYSTEM_PATH, *elsewhere]),
+        "PATH": ":".join([SYSTEM_PATH, *elsewhere]),
         "HOME": "/tmp",
         "TMPDIR": "/tmp",
         "USER": "agent",
