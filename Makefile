@@ -25,6 +25,7 @@ prove: setup-dev ## The tests with their full counts (slow), as a claim's eviden
 
 bench: setup ## Measure this machine: engine and sandbox, per step and per second
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/sandbox.py
 
 lint: setup-dev ## Formatting, lint, strict types and the import layers
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ import sys
 
 PROGRAMS = {
     "openssl": ("openssl", "that TLS passes the egress proxy unopened"),
+    "bwrap": ("bubblewrap", "what a sandbox costs beside bubblewrap (make bench)"),
     "sqlite3": ("sqlite3", "that the journal is readable with plain sqlite3"),
     "qemu-system-x86_64": ("qemu-system-x86", "virtual machines (level microvm)"),
     "sqfstar": ("squashfs-tools", "virtual machines (level microvm)"),

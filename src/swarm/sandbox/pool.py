@@ -2,7 +2,8 @@
 
 A shelf holds sandboxes for equal requests: the same package digest, entry, environment, limits,
 network and variables. Each is given to one call and never comes back. One filler builds ahead, at
-a lower priority, and only while no call waits for a build of its own. What is wanted follows
+a lower priority, and only while no call waits for a build of its own or has just begun: most are
+over in a moment, which a build beside them would double. What is wanted follows
 demand: nothing after the first call of a kind, one from the second on, one more with each call that
 found the shelf empty, up to the limits; a shelf that is not used for a while is emptied.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,8 +35,10 @@ from swarm.sandbox.ports import (
 
 _RETIRING_LIMIT: Final = 8
 """Sandboxes that may be taken apart at once; more, and ``destroy`` waits for one of them."""
+_HEAD_START_SECONDS: Final = 0.02
+"""How long a call has the machine for itself, unless it ends earlier."""
 _DEATHS_LIMIT: Final = 3
-"""Sandboxes of a shelf that may die before their call; after that it is not filled again."""
+"""Sandboxes of a shelf that may fail or die before their call; then it is not filled again."""
 
 
 @dataclass(eq=False)
@@ -84,6 +87,7 @@ class PooledBackend:
         self._settings = settings
         self._shelves: dict[Hashable, Shelf] = {}
         self._building = 0
+        self._starting = 0
         self._changed = asyncio.Event()
         self._filler: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
@@ -115,7 +119,7 @@ class PooledBackend:
         for shelf in self._shelves.values():
             self._empty(shelf)
         self._shelves.clear()
-        if self._retiring:
+        while self._retiring:
             await asyncio.wait(self._retiring)
         await self._backend.close()
 
@@ -124,6 +128,11 @@ class PooledBackend:
         """How many sandboxes are ready, in all."""
         return sum(len(shelf.ready) for shelf in self._shelves.values())
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is ready, wanted or being taken apart."""
+        return not self._shelves and not self._retiring
+
     async def retire(self, sandbox: Sandbox) -> None:
         """Take a sandbox apart behind the caller's back, unless too many are already."""
         task = asyncio.get_running_loop().create_task(sandbox.destroy())
@@ -131,6 +140,22 @@ class PooledBackend:
         task.add_done_callback(self._retiring.discard)
         while len(self._retiring) > _RETIRING_LIMIT:
             await asyncio.wait(self._retiring, return_when=asyncio.FIRST_COMPLETED)
+
+    def give_head_start(self) -> Callable[[], None]:
+        """Fill nothing until the returned call is made, or for a moment. It may be made twice."""
+        self._starting += 1
+        timer = asyncio.get_running_loop().call_later(_HEAD_START_SECONDS, self._end_head_start)
+
+        def end() -> None:
+            if not timer.cancelled() and timer.when() > asyncio.get_running_loop().time():
+                timer.cancel()
+                self._end_head_start()
+
+        return end
+
+    def _end_head_start(self) -> None:
+        self._starting -= 1
+        self._changed.set()
 
     @property
     def _per_shelf(self) -> int:
@@ -192,7 +217,7 @@ class PooledBackend:
         while True:
             self._changed.clear()
             rest = self._drain()
-            shelf = None if self._building else self._next_to_fill()
+            shelf = None if self._building or self._starting else self._next_to_fill()
             if shelf is not None:
                 await self._fill_one(shelf)
             else:
@@ -208,7 +233,7 @@ class PooledBackend:
             sandbox = await self._backend.prepare_ahead(shelf.request)
         except SwarmError:
             # The calls that follow build their own, and are told what is wrong.
-            shelf.deaths = _DEATHS_LIMIT
+            shelf.deaths += 1
         finally:
             shelf.is_filling = False
             self._hand_over(shelf, sandbox)
@@ -273,6 +298,7 @@ class PooledSandbox:
         self._sandbox = sandbox
         self._pool = pool
         self._is_destroyed = False
+        self._end_head_start = pool.give_head_start()
 
     @property
     def id(self) -> str:
@@ -289,7 +315,10 @@ class PooledSandbox:
     async def call(
         self, inputs: JsonObject, context: CallContext, services: GuestServices
     ) -> InvocationResult:
-        return await self._sandbox.call(inputs, context, services)
+        try:
+            return await self._sandbox.call(inputs, context, services)
+        finally:
+            self._end_head_start()
 
     def outputs_descriptor(self) -> int:
         return self._sandbox.outputs_descriptor()
@@ -297,4 +326,5 @@ class PooledSandbox:
     async def destroy(self) -> None:
         if not self._is_destroyed:
             self._is_destroyed = True
+            self._end_head_start()
             await self._pool.retire(self._sandbox)

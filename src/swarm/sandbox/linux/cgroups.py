@@ -188,7 +188,9 @@ class _GroupV1:
 
     @property
     def process_files(self) -> Sequence[Path]:
-        return (self._memory / "cgroup.procs", self._pids / "cgroup.procs")
+        # Not `cgroup.procs`: to move a whole process, the kernel stops all forks and exits on the
+        # machine, and waits milliseconds for that. Who joins here has one thread.
+        return (self._memory / "tasks", self._pids / "tasks")
 
     def used_memory(self) -> int:
         return _number(_read(self._memory / "memory.usage_in_bytes"))

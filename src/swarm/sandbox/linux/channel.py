@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+from dataclasses import dataclass
 from typing import Final
 
 from swarm.kernel.json import JsonObject, dump_bytes, loads
@@ -13,6 +14,22 @@ from swarm.sandbox.linux.zygote_client import descriptors_of
 _CHUNK: Final = 64 * 1024
 _LINE_LIMIT: Final = 1024 * 1024
 _DESCRIPTORS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerEnd:
+    """The end of a handler, as its init tells it."""
+
+    status: int
+    """The handler's wait status."""
+    cpu_seconds: float
+    """Of the handler and of all that ended before it."""
+    is_last: bool
+    """Whether it left nothing behind, so that only init is there yet."""
+
+
+def _handler_end(message: JsonObject) -> HandlerEnd:
+    return HandlerEnd(message["status"], message["cpu_seconds"], message["is_last"])
 
 
 def is_connected(descriptor: int) -> bool:
@@ -34,8 +51,8 @@ class Channel:
         loop = asyncio.get_running_loop()
         self.first: asyncio.Future[tuple[JsonObject, list[int]] | None] = loop.create_future()
         """The ready or failed message with its descriptors; None when neither came."""
-        self.handler_status: int | None = None
-        """The handler's wait status, once init has told it."""
+        self.ended: asyncio.Future[HandlerEnd | None] = loop.create_future()
+        """Init's last word; None when it ended without one."""
 
     @property
     def guest_descriptor(self) -> int:
@@ -69,6 +86,8 @@ class Channel:
         self._guest.close()
         if not self.first.done():
             self.first.set_result(None)
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def _receive(self) -> None:
         space = socket.CMSG_SPACE(_DESCRIPTORS * 4)
@@ -89,7 +108,8 @@ class Channel:
 
     def _take(self, message: JsonObject) -> None:
         if message["event"] == "ended":
-            self.handler_status = message["status"]
+            if not self.ended.done():
+                self.ended.set_result(_handler_end(message))
         elif not self.first.done():
             self.first.set_result((message, self._descriptors))
             self._descriptors = []

@@ -15,7 +15,7 @@ from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import Settings
 from swarm.sandbox.egress.proxy import EgressProxy
 from swarm.sandbox.linux.cgroups import Cgroup
-from swarm.sandbox.linux.channel import Channel, is_connected
+from swarm.sandbox.linux.channel import Channel, HandlerEnd, is_connected
 from swarm.sandbox.linux.remedies import unavailable
 from swarm.sandbox.linux.watchdog import Watchdog, cpu_seconds_of, descendants, memory_of
 from swarm.sandbox.linux.zygote_client import Ended, SpawnedProcess, Zygote, close_all
@@ -32,8 +32,8 @@ from swarm.sandbox.verdict import Ending, conclude, status_text
 from swarm.sandbox.wire import Answer
 
 _EXIT_GRACE_SECONDS = 0.2
-"""How long a handler that has answered may take to exit before it is killed. Init reaps one that
-exits by itself, and only then does the kernel count its processor time as init's."""
+"""How long a handler that has answered may take to exit before it is killed, and init after it. By
+themselves they tell what they used; the kernel does not, of what it kills along with init."""
 _LAST_WORDS_SECONDS = 10.0
 """How long the host may take to read what a sandbox sent before its end."""
 
@@ -72,6 +72,7 @@ class NamespaceSandbox:
         self._out_of_memory: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_called = False
         self._is_killed = False
+        self._is_over = False
         self._killed_cpu_seconds = 0.0
         self._is_destroyed = False
 
@@ -123,7 +124,10 @@ class NamespaceSandbox:
     async def call(
         self, inputs: JsonObject, context: CallContext, services: GuestServices
     ) -> InvocationResult:
-        """Run the handler once; when this returns, none of its processes is left."""
+        """Run the handler once; when this returns, none of its processes is left.
+
+        Its init may be: with it go the namespaces, which takes longer, and ``destroy`` waits for.
+        """
         if self._is_called or self._is_destroyed:
             raise SwarmError("a sandbox serves one call only", where=self.id)
         self._is_called = True
@@ -131,15 +135,16 @@ class NamespaceSandbox:
             self._proxy.log_to(services)
         started = time.monotonic()
         answer, is_late = await self._await_answer(inputs, context, services)
-        ended = await self._end()
+        self._is_over = self._reported is not None and self._reported.is_last
+        lost = None if self._is_over else await self._end()
         self._parts.session.drain()
-        usage = self._usage(answer, ended, started)
+        usage = self._usage(answer, lost, started)
         ending = Ending(
             answer,
             is_late=is_late,
             is_out_of_memory=self._is_out_of_memory(),
-            status=self._parts.channel.handler_status,
-            loss=None if self._is_killed else _loss(ended),
+            status=None if self._reported is None else self._reported.status,
+            loss=None if lost is None or self._is_killed else _loss(lost),
         )
         return conclude(ending, self._parts.request.limits, usage)
 
@@ -186,7 +191,7 @@ class NamespaceSandbox:
     ) -> tuple[Answer | None, bool]:
         """The answer, if there is one, and whether the time limit passed first."""
         request = self._parts.request
-        ended = self._process.ended
+        ended = self._parts.channel.ended
         call = asyncio.ensure_future(
             self._parts.session.call(request.program.entry, inputs, context.as_json(), services)
         )
@@ -203,6 +208,9 @@ class NamespaceSandbox:
             elif ended in done and not call.done():
                 # The wire holds what was sent before the end, then the end itself.
                 await asyncio.wait([call], timeout=_LAST_WORDS_SECONDS)
+            if ended.done() and (self._reported is None or not self._reported.is_last):
+                # Init was killed from outside, or takes with it what the handler left behind.
+                await asyncio.wait([self._process.ended], timeout=_EXIT_GRACE_SECONDS)
         except asyncio.CancelledError:
             await asyncio.shield(self._end())
             raise
@@ -213,9 +221,16 @@ class NamespaceSandbox:
         is_answered = call.done() and not call.cancelled()
         return call.result() if is_answered else None, not done
 
+    @property
+    def _reported(self) -> HandlerEnd | None:
+        ended = self._parts.channel.ended
+        return ended.result() if ended.done() else None
+
     async def _end(self) -> Ended:
         """Kill what is left and wait until it is gone."""
         process = self._process
+        if self._is_over and not process.ended.done():
+            await asyncio.wait([process.ended], timeout=_EXIT_GRACE_SECONDS)
         if not process.ended.done():
             self._is_killed = True
             if process.pid.done():
@@ -249,14 +264,20 @@ class NamespaceSandbox:
         group = self._parts.group
         return self._out_of_memory.done() or (group is not None and group.oom_kills() > 0)
 
-    def _usage(self, answer: Answer | None, ended: Ended, started: float) -> ResourceUsage:
+    def _usage(self, answer: Answer | None, lost: Ended | None, started: float) -> ResourceUsage:
+        reported = self._reported
+        cpu_seconds = max(
+            0.0 if reported is None else reported.cpu_seconds,
+            0.0 if lost is None else lost.cpu_seconds,
+            self._killed_cpu_seconds,
+        )
         group = self._parts.group
         peak = group.peak_memory() if group is not None else 0
         if self._watchdog is not None:
             peak = self._watchdog.peak_bytes
         return ResourceUsage(
             wall_ms=round((time.monotonic() - started) * 1000),
-            cpu_ms=round(max(ended.cpu_seconds, self._killed_cpu_seconds) * 1000),
+            cpu_ms=round(cpu_seconds * 1000),
             peak_memory_bytes=peak,
             output_bytes=answer.size if answer is not None else 0,
             log_bytes=self._parts.session.budget.received,
