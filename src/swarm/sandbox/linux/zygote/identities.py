@@ -66,10 +66,14 @@ def _claim_block(blocks: int) -> tuple[socket.socket, int]:
 
 
 def _make_map(uid_map: str, gid_map: str) -> int:
+    zygote = os.getpid()
     child = syscalls.clone(syscalls.CLONE_NEWUSER)
     if child == 0:
-        while True:
+        # It holds all that the zygote does: left over, it would hide from the host that it died.
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        while os.getppid() == zygote:
             signal.pause()
+        os._exit(0)
     try:
         template.write_text(f"/proc/{child}/uid_map", uid_map)
         template.write_text(f"/proc/{child}/gid_map", gid_map)
