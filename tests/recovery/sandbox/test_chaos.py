@@ -147,7 +147,8 @@ async def test_a_filler_is_killed_while_it_builds(
     async with asyncio.timeout(DEADLINE_SECONDS):
         for number in range(12):
             result = await call.run(request, {"number": number, "seconds": 0})
-            assert result.outcome is Outcome.OK, result
+            # One that was killed but is not dead yet may be given to a call, which is then told.
+            assert result.outcome in (Outcome.OK, Outcome.KILLED), result
             # Whatever the zygote is building, or keeps, at this moment.
             for pid in children(kernel.zygote_pid or 0):
                 end_process(pid)

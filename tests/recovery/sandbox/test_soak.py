@@ -158,8 +158,8 @@ def namespaces(processes: set[int]) -> set[str]:
 
 def opened(pid: int | str, but: str = "/no/") -> int:
     """How many descriptors a process has, but for those of which the kernel's name begins so."""
-    links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
-    return sum(not link.startswith(but) for link in links)
+    links = [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+    return sum(not str(link).startswith(but) for link in links)
 
 
 def resident() -> int:

@@ -111,7 +111,8 @@ class NamespaceBackend:
     @property
     def zygote_pid(self) -> int | None:
         """The zygote's process id while one runs."""
-        return None if self._zygote is None else self._zygote.pid
+        zygote = self._zygote
+        return zygote.pid if zygote is not None and zygote.is_alive else None
 
     async def _ready(self, request: SandboxRequest) -> tuple[Zygote, plan.HostFacts]:
         """A living zygote that can run this request; starts one where there is none."""
