@@ -63,6 +63,16 @@ class AgentDefinition(Definition):
     capabilities: tuple[str, ...] = Field((), description="What it can do, as tags to search by.")
     inputs: tuple[FieldDefinition, ...] = Field((), description="What it takes.")
     outputs: tuple[FieldDefinition, ...] = Field((), description="What it gives.")
+    additional_inputs: bool = Field(
+        False,
+        description="Whether inputs that are not declared are passed on, rather than refused. An "
+        "APKG manifest that declares none takes any.",
+    )
+    additional_outputs: bool = Field(
+        False,
+        description="Whether outputs that are not declared are taken, rather than refused. An "
+        "APKG manifest that declares none gives any.",
+    )
     permissions: PermissionsDefinition = Field(
         default_factory=PermissionsDefinition, description="What it asks for."
     )

@@ -3,7 +3,8 @@
 They write ``entrypoint: module:function`` and ``runtime: python3.11`` (or leave the runtime to its
 default), keep the package's version in ``metadata``, use the top ``version`` for the manifest's
 own, and have keys for surfaces and consent that are no concern of Swarm; those are kept in
-``metadata`` under their names.
+``metadata`` under their names. They declare neither inputs nor outputs: the agent takes and gives
+any object.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ def from_apkg(data: JsonObject) -> tuple[JsonObject, Origins]:
     document = dict(data)
     origins: Origins = {("runtime", "entry"): ("entrypoint",)}
     document["runtime"] = _runtime(document, origins)
+    for kind in ("inputs", "outputs"):
+        if kind not in document:
+            document.setdefault(f"additional_{kind}", True)
     metadata = document.get("metadata", {})
     if isinstance(metadata, dict):
         document["metadata"] = metadata = dict(metadata)

@@ -8,7 +8,7 @@ twice changes nothing. Nothing is converted; an integer is also a number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from functools import lru_cache
 from typing import Any, Literal
@@ -39,6 +39,7 @@ def check_values(
     subject: str,
     kind: Kind = "input",
     secrets: bool = False,
+    additional: bool = False,
 ) -> JsonObject:
     """Apply defaults and check types, enums, schemas and names.
 
@@ -48,9 +49,10 @@ def check_values(
         subject: whose values they are, for messages, such as ``echo@1.0.0``.
         kind: what they are to it, for messages.
         secrets: whether ``{"$secret": "NAME"}`` may stand for a value (in a step's inputs).
+        additional: whether names that are not declared are kept, as they are.
 
     Returns:
-        A new object with every declared name, in the order of the fields.
+        A new object with every declared name, in the order of the fields, then the additional ones.
 
     Raises:
         InputError: names all faults.
@@ -74,8 +76,10 @@ def check_values(
         faults.append(
             f"{kind} `{name}` of {subject} " + (fault if name in values else "is missing")
         )
+    if additional:
+        checked |= {name: value for name, value in values.items() if name not in checked}
     if faults or len(values) > len(checked) or not values.keys() <= checked.keys():
-        _refuse(fields, values, (subject, kind), faults)
+        _refuse(fields, values.keys() - checked.keys(), (subject, kind), faults)
     return checked
 
 
@@ -89,14 +93,14 @@ def is_secret_reference(value: JsonValue) -> bool:
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get(SECRET_KEY), str)
 
 
-def fields_schema(fields: Sequence[FieldDefinition]) -> JsonObject:
+def fields_schema(fields: Sequence[FieldDefinition], *, additional: bool = False) -> JsonObject:
     """The JSON Schema (2020-12) of the objects that :func:`check_values` accepts."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
         "properties": {field.name: _field_schema(field) for field in fields},
         "required": [field.name for field in fields if is_required(field)],
-        "additionalProperties": False,
+        "additionalProperties": additional,
     }
 
 
@@ -134,15 +138,14 @@ def describe(value: JsonValue) -> str:
 
 def _refuse(
     fields: Sequence[FieldDefinition],
-    values: JsonObject,
+    unknown: Iterable[str],
     named: tuple[str, Kind],
     faults: list[str],
 ) -> None:
     subject, kind = named
     known = [field.name for field in fields]
-    unknown = [str(name) for name in values if name not in known]
     offered: list[str] = []
-    for name in unknown:
+    for name in sorted(map(str, unknown)):
         faults.append(f"{kind} `{name}` of {subject} is not declared")
         offered += nearest_names(name, known, limit=1)
     if len(faults) > MAX_FAULTS:
@@ -150,9 +153,13 @@ def _refuse(
     remedy = (
         f"did you mean {' and '.join(sorted(set(offered)))}?"
         if offered
-        else (f"declared: {', '.join(known) or 'nothing'}")
+        else f"declared: {', '.join(map(_declared, fields)) or 'nothing'}"
     )
     raise InputError("; ".join(faults), remedy=remedy)
+
+
+def _declared(field: FieldDefinition) -> str:
+    return f"{field.name} ({field.type}{'' if is_required(field) else ', optional'})"
 
 
 def is_required(field: FieldDefinition) -> bool:

@@ -98,6 +98,7 @@ def checked_inputs(
         subject=agent.reference,
         kind="input",
         secrets=bool(secrets),
+        additional=agent.definition.additional_inputs,
     )
     if secrets:
         expected = {leaf.path for leaf in secrets}
@@ -202,7 +203,13 @@ class Invoker:
                 call.inputs,
                 self._settings.max_output_files,
             )
-            outputs = check_values(fields, outputs, subject=agent.reference, kind="output")
+            outputs = check_values(
+                fields,
+                outputs,
+                subject=agent.reference,
+                kind="output",
+                additional=agent.definition.additional_outputs,
+            )
         except UnavailableError:
             raise
         except (InvalidError, RefusedError, SwarmError) as error:

@@ -129,10 +129,10 @@ class _Checker:
                 continue
             self._check_secrets(compiled, agent, location)
             subject = f"input `{name}` of {agent.name}@{agent.version}"
-            if name not in fields:
-                self._undeclared(location, subject, name, fields)
-            else:
+            if name in fields:
                 self._check_type(value, location, fields[name], subject)
+            elif not agent.additional_inputs:
+                self._undeclared(location, subject, name, fields)
         if agent is not None:
             self._check_missing(step, agent, at)
         return _named(templates, "steps") - {step.id}

@@ -100,7 +100,7 @@ class Names:
         if fault is not None:
             written = ".".join(("steps", step, "outputs", *reference[2:]))
             agent = self._agents[step]
-            is_output = agent is None or reference[2] in _by_name(agent.outputs)
+            is_output = agent is None or _gives(agent, reference[2])
             return (fault[0], f"write {written}") if is_output else fault
         if len(reference) == 3:
             return None
@@ -109,8 +109,15 @@ class Names:
         agent = self._agents[step]
         if reference[2] == "status" or agent is None:
             return None
+        outputs = _by_name(agent.outputs)
+        if agent.additional_outputs and reference[3] not in outputs:
+            return None  # known only once it has run
         what = f"the step `{step}` ({agent.name}@{agent.version}) has no output"
-        return _field_fault(reference, 3, _by_name(agent.outputs), what)
+        return _field_fault(reference, 3, outputs, what)
+
+
+def _gives(agent: AgentDefinition, name: str) -> bool:
+    return agent.additional_outputs or name in _by_name(agent.outputs)
 
 
 def _by_name(fields: Sequence[FieldDefinition]) -> dict[str, FieldDefinition]:

@@ -213,8 +213,10 @@ class AgentCatalog:
             definition=definition_to_json(definition),
             description=definition.description,
             capabilities=definition.capabilities,
-            inputs_schema=fields_schema(definition.inputs),
-            outputs_schema=fields_schema(definition.outputs),
+            inputs_schema=fields_schema(definition.inputs, additional=definition.additional_inputs),
+            outputs_schema=fields_schema(
+                definition.outputs, additional=definition.additional_outputs
+            ),
             runtime=definition.runtime.type,
             memory_mb=definition.runtime.memory_mb,
             timeout_seconds=definition.runtime.timeout_seconds,

@@ -225,3 +225,30 @@ def test_an_undecodable_argument_is_told_as_it_is(shared: Cli) -> None:
     )
     assert done.returncode == 3
     assert "\\udcff" in json.loads(done.stdout)["error"]["message"]
+
+
+def test_an_apkg_agent_that_declares_nothing_takes_and_gives_any_object(
+    cli: Cli, tmp_path: Path, make_workflow: Make
+) -> None:
+    folder = tmp_path / "older"
+    (folder / "src").mkdir(parents=True)
+    (folder / "agent.yaml").write_text(
+        'name: older\nversion: "1.0"\nentrypoint: src.main:handler\nruntime: python3.11\n'
+        "metadata: {version: 0.3.1}\n"
+    )
+    (folder / "src" / "main.py").write_text(
+        "def handler(inputs):\n    return {'got': inputs, 'count': len(inputs)}\n"
+    )
+    cli.ok("agent", "pack", folder, "-o", tmp_path)
+    cli.ok("agent", "register", tmp_path / "older-0.3.1.apkg")
+    assert "..." in cli.ok("agent", "info", "older").out
+    done = cli.ok("agent", "run", "older", '{"a": 1, "b": {"c": []}}', "--json")
+    assert done.json["outputs"] == {"got": {"a": 1, "b": {"c": []}}, "count": 2}
+    flow = make_workflow(
+        "name: flow\nversion: 1.0.0\nsteps:\n"
+        "  - {id: one, agent: older, inputs: {x: y}}\n"
+        "  - {id: two, agent: older, inputs: {before: '${steps.one.outputs.got.x}'}}\n"
+        "outputs:\n  last: '${steps.two.outputs.got.before}'\n"
+    )
+    cli.ok("workflow", "register", flow)
+    assert cli.ok("run", "flow", "--json").json["outputs"] == {"last": "y"}

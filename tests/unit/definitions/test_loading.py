@@ -368,6 +368,14 @@ def test_the_apkg_form_becomes_the_normal_form() -> None:
     assert agent.metadata["license"] == "MIT"
     assert agent.metadata["permissions"] == {"required": ["user.profile"]}
     assert agent_from_json(definition_to_json(agent)) == agent
+    assert (agent.additional_inputs, agent.additional_outputs) == (True, True)
+
+
+def test_an_apkg_manifest_that_declares_inputs_takes_no_others() -> None:
+    declaring = parse_agent(APKG + "inputs: [{name: text}]\n", "f")
+    assert (declaring.additional_inputs, declaring.additional_outputs) == (False, True)
+    native = parse_agent(AGENT, "f")
+    assert (native.additional_inputs, native.additional_outputs) == (False, False)
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,25 @@ def test_all_faults_are_told_at_once() -> None:
     assert "did you mean message?" in text
 
 
+def test_additional_names_are_kept_where_they_are_allowed() -> None:
+    fields = (field("message"), field("count", "integer", default=1))
+    given = {"more": {"a": [1]}, "message": "x"}
+    checked = check_values(fields, given, subject="a@1.0.0", additional=True)
+    assert list(checked.items()) == [("message", "x"), ("count", 1), ("more", {"a": [1]})]
+    with pytest.raises(InputError, match="input `message` of"):
+        check_values(fields, {"more": 1, "message": 5}, subject="a@1.0.0", additional=True)
+    validator = jsonschema_rs.validator_for(fields_schema(fields, additional=True))
+    assert validator.is_valid(given)
+    assert not jsonschema_rs.validator_for(fields_schema(fields)).is_valid(given)
+
+
+def test_the_remedy_says_what_is_declared() -> None:
+    fields = (field("message"), field("count", "integer", default=1))
+    with pytest.raises(InputError) as caught:
+        check_values(fields, {}, subject="a@1.0.0")
+    assert caught.value.remedy == "declared: message (string), count (integer, optional)"
+
+
 def test_many_faults_are_cut() -> None:
     with pytest.raises(InputError) as caught:
         check_values((), {f"n{index}": 1 for index in range(1000)}, subject="echo@1.0.0")

@@ -41,6 +41,7 @@ outputs:
     "agent.yaml",
 )
 AGENTS = {"echo": ECHO, "echo@1.0.0": ECHO}
+OPEN = ECHO.model_copy(update={"additional_inputs": True, "additional_outputs": True})
 
 HEAD = """name: flow
 version: 1.0.0
@@ -297,3 +298,15 @@ def test_whatever_stands_in_a_workflow_is_checked(inputs: str, when: str, output
     if check_workflow(workflow, None, "w", AGENTS):
         return
     assert step_dependencies(workflow).keys() == {"a"}
+
+
+def test_names_that_are_not_declared_pass_where_the_agent_takes_and_gives_any() -> None:
+    text = (
+        HEAD
+        + "  - {id: a, agent: echo, inputs: {message: x, more: '${inputs.count}'}}\n"
+        + "  - {id: b, agent: echo, inputs: {message: '${steps.a.outputs.other.part}'}}\n"
+        + "  - {id: c, agent: echo, inputs: {message: '${steps.a.outputs.length.part}'}}\n"
+    )
+    assert len(problems(text)) == 3
+    (told,) = problems(text, {"echo": OPEN})
+    assert "`steps.a.outputs.length` is of type integer" in told.message

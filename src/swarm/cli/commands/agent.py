@@ -9,7 +9,7 @@ from swarm.cli.context import asynchronous, reading
 from swarm.cli.documents import agent_detail, agent_document
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
-from swarm.cli.render.definitions import field_table, permission_lines
+from swarm.cli.render.definitions import agent_tables, permission_lines
 from swarm.cli.render.tables import facts, table
 from swarm.cli.terminal import clean, stdout
 
@@ -67,8 +67,7 @@ async def info(options: Globals, agent: str) -> None:
         ("registered", record.created_at),
     ]
     print_lines(["", *facts(terminal, pairs)])
-    print_lines(field_table(terminal, "INPUT", definition.get("inputs", ())))
-    print_lines(field_table(terminal, "OUTPUT", definition.get("outputs", ())))
+    print_lines(agent_tables(terminal, definition))
     requested = definition.get("permissions", {})
     if lines := permission_lines(terminal, requested, granted):
         print_lines(["", terminal.style("PERMISSIONS", bold=True), *lines])

@@ -10,7 +10,7 @@ from swarm.cli.context import read_settings
 from swarm.cli.errors import show_error
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
-from swarm.cli.render.definitions import field_table
+from swarm.cli.render.definitions import agent_tables
 from swarm.cli.render.tables import facts, table
 from swarm.cli.render.values import plural, size
 from swarm.cli.terminal import clean, stderr, stdout
@@ -153,8 +153,7 @@ def inspect(options: Globals, archive: Path) -> int:
     sizes = f"{size(report.archive_bytes)} packed, {size(report.unpacked_bytes)} unpacked"
     print_lines(facts(terminal, [("size", sizes), ("digest", report.digest)]))
     if definition is not None:
-        print_lines(field_table(terminal, "INPUT", definition.get("inputs", ())))
-        print_lines(field_table(terminal, "OUTPUT", definition.get("outputs", ())))
+        print_lines(agent_tables(terminal, definition))
         asked = definition.get("permissions", {})
         if lines := [f"  {kind}: {clean(v)}" for kind, values in asked.items() for v in values]:
             print_lines(["", terminal.style("REQUESTS", bold=True), *lines])

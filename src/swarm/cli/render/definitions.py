@@ -10,8 +10,23 @@ from swarm.cli.render.tables import table
 from swarm.cli.terminal import Terminal, clean
 
 
-def field_table(terminal: Terminal, title: str, fields: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Declared inputs or outputs (in normal form) under a title; nothing when there are none."""
+def field_table(
+    terminal: Terminal,
+    title: str,
+    fields: Sequence[Mapping[str, Any]],
+    *,
+    additional: bool = False,
+) -> list[str]:
+    """Declared inputs or outputs (in normal form) under a title; nothing when there are none.
+
+    Args:
+        terminal: where they will be printed.
+        title: `INPUT` or `OUTPUT`.
+        fields: what is declared.
+        additional: whether others are accepted too.
+    """
+    if additional:
+        fields = [*fields, {"name": "...", "type": "any", "required": False}]
     if not fields:
         return []
     is_input = title == "INPUT"
@@ -25,6 +40,20 @@ def field_table(terminal: Terminal, title: str, fields: Sequence[Mapping[str, An
         for field in fields
     ]
     return ["", *table(terminal, [title, "TYPE", "", ""], rows)]
+
+
+def agent_tables(terminal: Terminal, definition: Mapping[str, Any]) -> list[str]:
+    """What an agent (in normal form) takes and gives."""
+    return [
+        line
+        for title, kind in (("INPUT", "inputs"), ("OUTPUT", "outputs"))
+        for line in field_table(
+            terminal,
+            title,
+            definition.get(kind, ()),
+            additional=definition.get(f"additional_{kind}", False),
+        )
+    ]
 
 
 def _needed(field: Mapping[str, Any]) -> str:
