@@ -3,7 +3,8 @@
 In: a declared input of type ``file`` or ``directory`` becomes a read-only mount, and the handler
 gets its path. Out: what the handler names below ``$SWARM_OUTPUTS`` is opened without following
 links, copied into the artifact store and replaced by a file value. An agent passes on only file
-values that it was given or has just made, so a forged reference gets it nothing.
+values that it was given or has just made, so a forged reference gets it nothing; and a file stays a
+file, so that it cannot pass for the listing of a directory.
 """
 
 from __future__ import annotations
@@ -95,12 +96,12 @@ def handler_inputs(values: JsonObject, mounts: Iterable[InputMount], isolated: b
     return {**values, **paths} if paths else values
 
 
-def file_references(value: JsonValue) -> Iterator[str]:
-    """Every artifact reference within a JSON value."""
+def file_references(value: JsonValue) -> Iterator[tuple[str, bool]]:
+    """Every artifact reference within a JSON value, and whether it is said to be a directory."""
     if isinstance(value, dict):
         reference = value.get(ARTIFACT_KEY)
         if isinstance(reference, str):
-            yield reference
+            yield reference, value.get("media_type") == DIRECTORY_MEDIA_TYPE
         for item in value.values():
             yield from file_references(item)
     elif isinstance(value, list):
@@ -115,6 +116,7 @@ async def collect_outputs(
     artifacts: ArtifactStore,
     given: JsonObject,
     max_files: int,
+    max_bytes: int,
 ) -> JsonObject:
     """Take the files that ``outputs`` name out of the open directory ``descriptor``.
 
@@ -125,14 +127,15 @@ async def collect_outputs(
         artifacts: where the files go.
         given: the invocation's inputs, whose file values may be passed on.
         max_files: most files that one invocation may hand out.
+        max_bytes: most bytes that they may have, all together.
 
     Raises:
         OutputError: a named file is missing, leaves the directory, or is not regular.
         RefusedError: a file value that this agent was never given.
     """
-    collector = Collector(artifacts, max_files)
+    collector = Collector(artifacts, max_files, max_bytes)
     replaced = dict(outputs)
-    made: set[str] = set()
+    made: set[tuple[str, bool]] = set()
     for field in fields:
         value = outputs.get(field.name)
         if field.type not in _PATH_TYPES or not isinstance(value, dict) or OUTPUT_KEY not in value:
@@ -145,15 +148,28 @@ async def collect_outputs(
                 f"{error.strerror or error}",
                 remedy="write it below $SWARM_OUTPUTS, as a regular file, before returning",
             ) from None
-        made.add(file_value.reference)
+        made.add((file_value.reference, field.type == "directory"))
         replaced[field.name] = file_value.as_json()
-    foreign = set(file_references(replaced)) - made
-    if foreign and (foreign := foreign - set(file_references(given))):
-        raise RefusedError(
-            f"the agent returned a file it was not given: {sorted(foreign)[0]}",
-            remedy="an agent may pass on only files from its inputs or its own outputs",
-        )
+    returned = set(file_references(replaced)) - made
+    if returned:
+        _refuse_foreign(returned, made.union(file_references(given)))
     return replaced
+
+
+def _refuse_foreign(returned: set[tuple[str, bool]], known: set[tuple[str, bool]]) -> None:
+    """A directory may be passed on as the file that lists it, a file never as a directory."""
+    files = {reference for reference, _ in known}
+    for reference, is_directory in sorted(returned):
+        if reference not in files:
+            raise RefusedError(
+                f"the agent returned a file it was not given: {reference}",
+                remedy="an agent may pass on only files from its inputs or its own outputs",
+            )
+        if is_directory and (reference, True) not in known:
+            raise RefusedError(
+                f"the agent returned a file as a directory: {reference}",
+                remedy="hand a directory out by its path below $SWARM_OUTPUTS",
+            )
 
 
 async def _collect_one(

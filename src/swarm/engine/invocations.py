@@ -22,7 +22,7 @@ from swarm.kernel.errors import (
     UnavailableError,
 )
 from swarm.kernel.json import JsonObject, JsonValue
-from swarm.kernel.settings import Settings
+from swarm.kernel.settings import MIB, Settings
 from swarm.sandbox.egress.policy import narrow
 from swarm.sandbox.ports import (
     CallContext,
@@ -202,6 +202,7 @@ class Invoker:
                 call.files.artifacts,
                 call.inputs,
                 self._settings.max_output_files,
+                self._settings.max_output_files_mb * MIB,
             )
             outputs = check_values(
                 fields,

@@ -1,7 +1,8 @@
 """Directories as artifacts: a listing of files, each an artifact of its own.
 
 The listing is canonical JSON, ``{"files": [{"path", "sha256", "size", "executable"}]}``, sorted by
-path, so that equal directories have equal references.
+path, so that equal directories have equal references. It is an artifact like any other, so an agent
+can write one too: a listing is never trusted.
 """
 
 from __future__ import annotations
@@ -10,24 +11,31 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from swarm.kernel.errors import OutputError
-from swarm.kernel.json import dump_bytes, loads
+from swarm.kernel.errors import InputError, InvalidError, OutputError, UnavailableError
+from swarm.kernel.json import JsonValue, dump_bytes, loads
 from swarm.store.ports import ArtifactStore
 
 DIRECTORY_MEDIA_TYPE = "inode/directory"
 MAX_DEPTH = 64
 """Folders within folders that may be handed out; each takes an open file while they are read."""
+MAX_PATH_BYTES = 2048
+"""Of a path within a directory that is handed out: the kernel takes 4,096, with what is before."""
 
 
 class Collector:
-    """Copies files of one invocation into the artifact store, within a count."""
+    """Copies files of one invocation into the artifact store, within a count and a size.
 
-    def __init__(self, artifacts: ArtifactStore, max_files: int) -> None:
+    The size is that of the copies: a file full of holes takes no room where it was written.
+    """
+
+    def __init__(self, artifacts: ArtifactStore, max_files: int, max_bytes: int) -> None:
         self._artifacts = artifacts
         self._left = max_files
+        self._bytes_left = max_bytes
 
     async def put_file(self, descriptor: int) -> tuple[str, int]:
         """Store an open regular file; return its reference and size in bytes.
@@ -43,7 +51,13 @@ class Collector:
                 "the invocation hands out more files than the limit allows",
                 remedy="hand out fewer, or one archive; the setting is max_output_files",
             )
+        if status.st_size > self._bytes_left:
+            raise OutputError(
+                "the invocation hands out more bytes in files than the limit allows",
+                remedy="hand out less; the setting is max_output_files_mb",
+            )
         self._left -= 1
+        self._bytes_left -= status.st_size
         return await self._artifacts.put_descriptor(descriptor), status.st_size
 
     async def put_tree(self, descriptor: int) -> str:
@@ -78,6 +92,8 @@ def _walk(descriptor: int, prefix: str, depth: int = 1) -> Iterator[tuple[str, i
         path = f"{prefix}{name}"
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise OutputError(f"{path!a} cannot be handed out: its name is not UTF-8")
+        if len(path.encode()) > MAX_PATH_BYTES:
+            raise OutputError(f"{path[:100]}… cannot be handed out: its path is too long")
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             opened = os.open(name, flags, dir_fd=descriptor)
@@ -92,23 +108,73 @@ def _walk(descriptor: int, prefix: str, depth: int = 1) -> Iterator[tuple[str, i
             yield path, opened
 
 
+class _Entry(NamedTuple):
+    path: str
+    reference: str
+    executable: bool
+
+
+def _entries(artifacts: ArtifactStore, reference: str) -> list[_Entry]:
+    """The files of a listing.
+
+    Raises:
+        InputError: it is no listing, or one that leads out of its folder.
+    """
+    try:
+        listing = loads(artifacts.path(reference).read_bytes())
+        entries = [_entry(value) for value in listing["files"]]
+    except (InvalidError, TypeError, KeyError):
+        raise InputError(f"{reference} is not the listing of a directory") from None
+    files = {entry.path for entry in entries}
+    folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}
+    if len(files) < len(entries) or files & folders:
+        raise InputError(f"{reference} lists two files at one path")
+    return entries
+
+
+def _entry(value: JsonValue) -> _Entry:
+    path, digest, executable = value["path"], value["sha256"], value["executable"]
+    if not isinstance(path, str) or not isinstance(digest, str) or not isinstance(executable, bool):
+        raise TypeError("a field of another type")
+    parts = path.split("/")
+    if "\0" in path or not {"", ".", ".."}.isdisjoint(parts) or len(parts) > MAX_DEPTH + 1:
+        raise InputError(f"the listing of a directory holds {path!r}, which leads elsewhere")
+    return _Entry(path, f"sha256:{digest}", executable)
+
+
 def materialise_tree(artifacts: ArtifactStore, cache: Path, reference: str) -> Path:
     """Put a directory together again from its listing; the same listing is built once.
 
-    Returns the folder, which must not be changed. Raises NotFoundError when a part is gone.
+    Returns the folder, which must not be changed.
+
+    Raises:
+        NotFoundError: a part is gone.
+        InputError: it is no listing of a directory.
+        UnavailableError: the disk does not take it.
     """
     final = cache / "trees" / reference.removeprefix("sha256:")
     if final.is_dir():
         return final
+    entries = _entries(artifacts, reference)
+    try:
+        return _build(entries, artifacts, final)
+    except OSError as error:
+        raise UnavailableError(
+            f"the directory cannot be put together: {error.strerror or error}",
+            where=str(error.filename or final),
+            remedy="check that the disk has space left and that you may write the folder",
+        ) from None
+
+
+def _build(entries: Iterable[_Entry], artifacts: ArtifactStore, final: Path) -> Path:
     final.parent.mkdir(parents=True, exist_ok=True)
-    listing = loads(artifacts.path(reference).read_bytes())
     building = Path(tempfile.mkdtemp(prefix="building-", dir=final.parent))
     try:
-        for entry in listing["files"]:
-            target = building / entry["path"]
+        for entry in entries:
+            target = building / entry.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artifacts.path(f"sha256:{entry['sha256']}"), target)
-            target.chmod(0o755 if entry["executable"] else 0o644)
+            shutil.copyfile(artifacts.path(entry.reference), target)
+            target.chmod(0o755 if entry.executable else 0o644)
         building.chmod(0o755)
         try:
             building.rename(final)

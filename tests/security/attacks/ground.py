@@ -63,7 +63,7 @@ class Ground:
         self._uid = 0 if level == "root" else ORDINARY_USER
         if os.geteuid() != 0:
             self._uid = os.geteuid()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"swarm-attacks-{level}-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"swarm-attacks-{level}-"))
         self._verdicts: dict[str, Verdict] = {}
         self._worker: subprocess.Popen[str] | None = None
         self._decoys: subprocess.Popen[bytes] | None = None
@@ -75,18 +75,18 @@ class Ground:
             environment = {
                 "PYTHONPATH": path,
                 "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-                "HOME": str(self._folder),
+                "HOME": str(self.folder),
                 "LANG": "C.UTF-8",
                 "DECOY_OF_THE_HOST": SECRET,
             }
-            suite, real = self._folder / "suite", str(self._folder / "real")
+            suite, real = self.folder / "suite", str(self.folder / "real")
             self._decoys = self._start(
                 [python, str(suite / "weak_zygote/decoys.py"), real, "host", "swarm-decoy"],
                 environment,
             )
             self._await_decoys()
             self._worker = self._start(
-                [python, str(suite / "worker.py"), str(self._folder), self._usr()],
+                [python, str(suite / "worker.py"), str(self.folder), self._usr()],
                 environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -111,7 +111,7 @@ class Ground:
         if self._decoys is not None:
             self._decoys.kill()
             self._decoys.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def attack(self, attack: Attack, without: frozenset[str] = frozenset()) -> Verdict:
         """Make an attack in a sandbox that lacks some layers; the same one is made once only."""
@@ -152,7 +152,7 @@ class Ground:
     def _state(self) -> dict[str, tuple[int, int, int]]:
         found = {}
         for name in ("shown", "package", "environment"):
-            for path in sorted((self._folder / "real" / name).rglob("*")):
+            for path in sorted((self.folder / "real" / name).rglob("*")):
                 if not path.is_socket():
                     status = path.lstat()
                     found[str(path)] = (status.st_mode, status.st_size, status.st_mtime_ns)
@@ -162,7 +162,7 @@ class Ground:
         return next(path for path in _USR if Path(path).is_dir())
 
     def _lay_bait(self) -> None:
-        folder = self._folder
+        folder = self.folder
         folder.chmod(0o755)
         ignored = shutil.ignore_patterns("__pycache__")
         for kind in ("real", "staged"):
@@ -178,7 +178,7 @@ class Ground:
     def _find_python(self) -> tuple[str, str]:
         """An interpreter that the level's user can run, and the path for it."""
         libraries = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-        path = ":".join([str(self._folder / "site"), *sorted(libraries)])
+        path = ":".join([str(self.folder / "site"), *sorted(libraries)])
         version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
         tried = [sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"]
         for python in tried:
@@ -197,7 +197,7 @@ class Ground:
         return trial.wait() == 0
 
     def _copy_interpreter(self, version: str) -> str:
-        prefix = self._folder / "python"
+        prefix = self.folder / "python"
         source = Path(sys.base_prefix)
         ignored = shutil.ignore_patterns("__pycache__", "site-packages", "test", "idlelib")
         shutil.copytree(source / "lib" / version, prefix / "lib" / version, ignore=ignored)
@@ -212,12 +212,12 @@ class Ground:
         identity: dict[str, Any] = {}
         if os.geteuid() == 0 and self._uid:
             identity = {"user": self._uid, "group": self._uid, "extra_groups": []}
-        return subprocess.Popen(command, env=environment, cwd=self._folder, **identity, **more)
+        return subprocess.Popen(command, env=environment, cwd=self.folder, **identity, **more)
 
     def _await_decoys(self) -> None:
         assert self._decoys is not None
         end = time.monotonic() + _START_SECONDS
-        while not (self._folder / "real/host.json").exists():
+        while not (self.folder / "real/host.json").exists():
             assert self._decoys_live(), "the decoys died"
             assert time.monotonic() < end, "the decoys did not start"
             time.sleep(0.01)  # There is nothing to wait on: the file appears when they serve.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +47,13 @@ _OTHERS = (
     Smuggling("link", "a/../../out", reason="does not lie below $SWARM_OUTPUTS"),
     Smuggling("odd-names", "tree", "directory", "its name is not UTF-8"),
     Smuggling("deep-tree", "tree", "directory", "more than 64 levels"),
+    Smuggling(
+        "sparse-files",
+        "tree",
+        "directory",
+        "more bytes in files than the limit",
+        targets={"count": 5, "bytes": 64 << 20},
+    ),
 )
 
 
@@ -71,3 +80,31 @@ def test_outputs_hold_nothing_foreign(ground: Ground, attack: Smuggling) -> None
         return
     assert verdict.gained, str(verdict)
     assert attack.reason in verdict.facts["collected"]["refused"], str(verdict)
+
+
+def _forged_listing(ground: Ground, *, naive: bool) -> Verdict:
+    """A file that looks like the listing of a directory, and is handed out as that directory."""
+    place = str(ground.folder / "home/attacked")
+    content = "attacked"
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    entry = {"path": place, "sha256": digest, "size": len(content), "executable": True}
+    listing = json.dumps({"files": [entry]})
+    reference = f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
+    directory = {"$artifact": reference, "name": "tree", "media_type": "inode/directory"}
+    outputs = {"content": {"$file": "content"}, "listing": {"$file": "listing"}, "tree": directory}
+    return ground.order(
+        "outputs-written",
+        targets={"files": {"content": content, "listing": listing}},
+        collect={"outputs": outputs, "naive": naive},
+    )
+
+
+def test_a_forged_listing_writes_where_it_likes_for_who_trusts_it(ground: Ground) -> None:
+    collected = _forged_listing(ground, naive=True).facts["collected"]
+    assert collected == {"content": "attacked"}
+
+
+def test_a_forged_listing_is_no_directory(ground: Ground) -> None:
+    collected = _forged_listing(ground, naive=False).facts["collected"]
+    assert "returned a file as a directory" in collected["refused"]
+    assert not (ground.folder / "home/attacked").exists()

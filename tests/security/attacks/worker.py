@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from weak_zygote.weakening import SHARED, VARIABLE
 
 from swarm.definitions.fields import FieldDefinition
 from swarm.engine.files import collect_outputs
+from swarm.engine.trees import materialise_tree
 from swarm.kernel.errors import SwarmError
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.kernel.settings import Settings
@@ -222,6 +224,8 @@ class Worker:
         """Take an output file out, by the engine's collector or by a naive one."""
         if wanted is None:
             return None
+        if "outputs" in wanted:
+            return await self._hand_out(sandbox, wanted["outputs"], naive=wanted["naive"])
         kind = wanted["type"]
         path = wanted["path"].format(shown=self._folder / "real/shown")
         if wanted["naive"]:
@@ -229,20 +233,41 @@ class Worker:
         fields = [FieldDefinition(name="out", type=kind)]
         try:
             async with asyncio.timeout(5):
-                outputs = await collect_outputs(
-                    fields,
-                    {"out": {"$file": path}},
-                    sandbox.outputs_descriptor,
-                    self._artifacts,
-                    {},
-                    self._settings.max_output_files,
-                )
+                outputs = await self._take_out(sandbox, fields, {"out": {"$file": path}})
         except SwarmError as error:
             return {"refused": error.message}
         except TimeoutError:
             return {"refused": "hung"}
         reference = outputs["out"]["$artifact"]
         return {"content": self._artifacts.path(reference).read_bytes()[:200].decode("latin-1")}
+
+    async def _take_out(
+        self, sandbox: Sandbox, fields: list[FieldDefinition], outputs: JsonObject
+    ) -> JsonObject:
+        return await collect_outputs(
+            fields,
+            outputs,
+            sandbox.outputs_descriptor,
+            self._artifacts,
+            {},
+            self._settings.max_output_files,
+            self._settings.max_output_files_mb * _MEBIBYTE,
+        )
+
+    async def _hand_out(self, sandbox: Sandbox, outputs: JsonObject, *, naive: bool) -> JsonObject:
+        """Take out all that ``outputs`` name, and put ``tree``, a directory, together again."""
+        files = {name: value for name, value in outputs.items() if "$file" in value}
+        fields = [FieldDefinition(name=name, type="file") for name in files]
+        try:
+            if naive:
+                await self._take_out(sandbox, fields, files)
+                return _put_together_naively(self._artifacts, outputs["tree"]["$artifact"])
+            fields.append(FieldDefinition(name="tree", type="directory"))
+            taken = await self._take_out(sandbox, fields, outputs)
+            reference = taken["tree"]["$artifact"]
+            return {"content": str(materialise_tree(self._artifacts, self._folder, reference))}
+        except SwarmError as error:
+            return {"refused": error.message}
 
 
 def _zygote_name(without: frozenset[str]) -> str:
@@ -255,6 +280,17 @@ def _collect_naively(outputs: int, path: str) -> JsonObject:
     files = sorted(place.rglob("*")) if place.is_dir() else [place]
     content = [file.read_text() for file in files if file.is_file()]
     return {"content": "".join(content)}
+
+
+def _put_together_naively(artifacts: LocalArtifacts, reference: str) -> JsonObject:
+    """A directory from its listing, by who trusts listings."""
+    written = []
+    for entry in json.loads(artifacts.path(reference).read_bytes())["files"]:
+        place = Path("/nowhere", entry["path"])
+        shutil.copyfile(artifacts.path(f"sha256:{entry['sha256']}"), place)
+        written.append(place.read_text())
+        place.unlink()
+    return {"content": "".join(written)}
 
 
 def processes_named(mark: str) -> Sequence[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,9 +47,16 @@ async def collect(
     artifacts: LocalArtifacts,
     given: dict[str, Any] | None = None,
     max_files: int = 10,
+    max_bytes: int = 1 << 20,
 ) -> Any:
     collected = await collect_outputs(
-        [field], {field.name: value}, lambda: descriptor, artifacts, given or {}, max_files
+        [field],
+        {field.name: value},
+        lambda: descriptor,
+        artifacts,
+        given or {},
+        max_files,
+        max_bytes,
     )
     return collected[field.name]
 
@@ -127,6 +135,90 @@ async def test_too_many_files_are_refused(
         (outputs / "site" / str(index)).touch()
     with pytest.raises(SwarmError, match="more files than the limit"):
         await collect(SITE, {"$file": "site"}, descriptor, artifacts, max_files=3)
+
+
+async def test_holes_count_as_the_bytes_that_copying_them_takes(
+    outputs: Path, descriptor: int, artifacts: LocalArtifacts
+) -> None:
+    (outputs / "site").mkdir()
+    for index in range(3):
+        with (outputs / "site" / str(index)).open("wb") as file:
+            file.truncate(1000)
+    await collect(SITE, {"$file": "site"}, descriptor, artifacts, max_bytes=3000)
+    with pytest.raises(SwarmError, match="more bytes in files than the limit"):
+        await collect(SITE, {"$file": "site"}, descriptor, artifacts, max_bytes=2999)
+
+
+async def test_a_path_that_no_host_could_open_is_refused(
+    outputs: Path, descriptor: int, artifacts: LocalArtifacts
+) -> None:
+    current = outputs / "site"
+    current.mkdir()
+    for _ in range(9):
+        current = current / ("d" * 250)
+        current.mkdir()
+    with pytest.raises(SwarmError, match="its path is too long"):
+        await collect(SITE, {"$file": "site"}, descriptor, artifacts)
+
+
+async def _forged(artifacts: LocalArtifacts, listing: object) -> str:
+    return await artifacts.put_bytes(json.dumps(listing).encode())
+
+
+async def test_a_file_cannot_pass_for_a_directory(
+    outputs: Path, descriptor: int, artifacts: LocalArtifacts
+) -> None:
+    (outputs / "report").write_text('{"files": []}')
+    value = await collect(REPORT, {"$file": "report"}, descriptor, artifacts)
+    as_directory = {**value, "media_type": DIRECTORY_MEDIA_TYPE}
+    with pytest.raises(RefusedError, match="as a directory"):
+        await collect(SITE, as_directory, descriptor, artifacts, {"source": value})
+    typed = {"$file": "report", "media_type": DIRECTORY_MEDIA_TYPE}
+    with pytest.raises(RefusedError, match="as a directory"):
+        await collect(REPORT, typed, descriptor, artifacts)
+    both = {"report": {"$file": "report"}, "site": as_directory}
+    with pytest.raises(RefusedError, match="as a directory"):
+        await collect_outputs([REPORT, SITE], both, lambda: descriptor, artifacts, {}, 10, 1000)
+    listed = await collect(SITE, as_directory, descriptor, artifacts, {"source": as_directory})
+    assert listed == as_directory
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../out", "/tmp/out", "a/../../out", "a//b", "", ".", "a/.", "nul\0", 5, "d/" * 100 + "x"],
+)
+async def test_a_forged_listing_leads_nowhere(
+    tmp_path: Path, artifacts: LocalArtifacts, path: object
+) -> None:
+    content = await artifacts.put_bytes(b"attacked")
+    digest = content.removeprefix("sha256:")
+    entry = {"path": path, "sha256": digest, "size": 8, "executable": True}
+    reference = await _forged(artifacts, {"files": [entry]})
+    with pytest.raises(InputError):
+        materialise_tree(artifacts, tmp_path / "cache", reference)
+    assert [path.name for path in tmp_path.iterdir()] == ["artifacts"]
+
+
+@pytest.mark.parametrize(
+    "listing", [[], "text", {}, {"files": 5}, {"files": [[]]}, {"files": [{"path": "a"}]}]
+)
+async def test_what_is_no_listing_is_no_directory(
+    tmp_path: Path, artifacts: LocalArtifacts, listing: object
+) -> None:
+    reference = await _forged(artifacts, listing)
+    with pytest.raises(InputError, match="not the listing of a directory"):
+        materialise_tree(artifacts, tmp_path / "cache", reference)
+
+
+@pytest.mark.parametrize("paths", [("a", "a"), ("a", "a/b"), ("a/b/c", "a")])
+async def test_a_listing_holds_each_path_once(
+    tmp_path: Path, artifacts: LocalArtifacts, paths: tuple[str, str]
+) -> None:
+    digest = (await artifacts.put_bytes(b"x")).removeprefix("sha256:")
+    entries = [{"path": path, "sha256": digest, "size": 1, "executable": False} for path in paths]
+    reference = await _forged(artifacts, {"files": entries})
+    with pytest.raises(InputError, match="two files at one path"):
+        materialise_tree(artifacts, tmp_path / "cache", reference)
 
 
 async def test_a_live_directory_is_mounted_only_where_the_run_was_given_it(

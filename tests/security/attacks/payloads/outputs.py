@@ -84,3 +84,21 @@ def many_files(targets):
     for number in range(targets["count"]):
         os.close(os.open(f"/outputs/tree/{number}", os.O_CREAT | os.O_WRONLY))
     return "left many files"
+
+
+def written(targets):
+    """Files with the content that is asked for."""
+    for name, text in targets["files"].items():
+        with open(f"/outputs/{name}", "w") as file:
+            file.write(text)
+    return "left files"
+
+
+def sparse_files(targets):
+    """Files that take no room, until somebody copies them."""
+    os.mkdir("/outputs/tree")
+    for number in range(targets["count"]):
+        with open(f"/outputs/tree/{number}", "wb") as file:
+            file.truncate(targets["bytes"])
+            file.write(str(number).encode())
+    return f"left {targets['count']} files of {targets['bytes']} bytes"
