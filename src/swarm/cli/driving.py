@@ -15,6 +15,7 @@ from swarm.cli.graphs import run_nodes
 from swarm.cli.output import note, print_json
 from swarm.cli.render.graph import levels
 from swarm.cli.render.progress import RunView
+from swarm.cli.render.remedies import failure_remedy
 from swarm.cli.render.results import show_result
 from swarm.cli.render.values import STATE_COLORS, duration, elapsed_ms
 from swarm.cli.signals import SIGNALS
@@ -183,10 +184,17 @@ def _report(run: RunRecord, quiet: bool) -> None:
     else:
         terminal.line(f"{head} {where}{clean(run.error or 'the run failed')}")
     remedy = f"`swarm runs resume {run.id}` carries on from the finished steps"
+    has_remedy = "\n  remedy: " in (run.error or "")
     if run.status is RunState.FAILED:
-        remedy = f"see `swarm runs logs {run.id}`; once it is mended, {remedy}"
-    label = "then:" if "\n  remedy: " in (run.error or "") else "remedy:"
-    terminal.line(f"  {terminal.style(label, 'cyan')} {remedy}")
+        # A run keeps to the versions that it was created with: what is mended is for a new one.
+        remedy = (
+            f"see `swarm runs logs {run.id}`; {remedy}, with the same agents;"
+            f" `swarm runs retry {run.id}` starts anew, with those registered by then"
+        )
+        if not has_remedy and (first := failure_remedy(run.error, run.error_code)):
+            terminal.line(f"  {terminal.style('remedy:', 'cyan')} {first}")
+            has_remedy = True
+    terminal.line(f"  {terminal.style('then:' if has_remedy else 'remedy:', 'cyan')} {remedy}")
 
 
 @asynccontextmanager

@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 from swarm.cli.output import note
 from swarm.definitions.fields import FieldDefinition
-from swarm.definitions.files import FileValue
+from swarm.definitions.files import FileValue, is_file_value
+from swarm.definitions.values import describe
 from swarm.kernel.errors import InputError, InvalidError, NotFoundError
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import JsonObject, JsonValue, loads
@@ -102,14 +103,20 @@ async def take_paths(
 
     Raises:
         NotFoundError: nothing is there.
-        InputError: a directory where a file is wanted, or the other way round.
+        InputError: no path, or a directory where a file is wanted, or the other way round.
     """
     result = dict(values)
     mounts: dict[str, str] = {}
     for declared in fields:
         value = values.get(declared.name)
-        if not isinstance(value, str) or declared.type not in ("file", "directory"):
+        if value is None or declared.type not in ("file", "directory") or is_file_value(value):
             continue
+        if not isinstance(value, str):
+            raise InputError(
+                f"it must be the path of a {declared.type}, got {describe(value)}",
+                where=f"input {declared.name}",
+                remedy=f'write the path as text: {{"{declared.name}": "./path"}}',
+            )
         path = Path(os.path.realpath(Path(value).expanduser()))
         _check_path(declared, value, path)
         if declared.type == "directory":
@@ -128,7 +135,9 @@ async def take_paths(
 def _check_path(declared: FieldDefinition, given: str, path: Path) -> None:
     where = f"input {declared.name}"
     if not given or "\0" in given:
-        raise InputError("the path is empty or holds a null character", where=where)
+        raise InputError(
+            "the path is empty or holds a null character", where=where, remedy="give a path"
+        )
     if not path.exists():
         remedy = f"give the path of a {declared.type} that is there"
         raise NotFoundError(f"there is no {declared.type} {path}", where=where, remedy=remedy)
@@ -159,7 +168,9 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
         raise NotFoundError("there is no such file", where=str(path), remedy=remedy) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"it cannot be read: {reason}", where=str(path)) from None
+        raise InputError(
+            f"it cannot be read: {reason}", where=str(path), remedy="give a file that you may read"
+        ) from None
 
 
 def _read_limited(stream: BinaryIO, max_bytes: int) -> bytes:

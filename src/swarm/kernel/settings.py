@@ -149,12 +149,14 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         name = str(first["loc"][0])
         offered = nearest_names(name, Settings.model_fields)
         remedy = (
-            f"did you mean {' or '.join(offered)}?" if offered else "see the settings reference"
+            f"did you mean {' or '.join(offered)}?" if offered else "`swarm settings` lists them"
         )
+        message = f"there is no setting {name}"
         if first["type"] != "extra_forbidden":
+            message = f"the setting {name} is not usable: {first['msg']}"
             remedy = f"unset it to use the default; {Settings.model_fields[name].description}"
         raise InvalidError(
-            f"the setting {name} is not usable: {first['msg']}",
+            message,
             where=origin.get(name),
             remedy=remedy,
         ) from None

@@ -193,6 +193,8 @@ def test_a_killed_run_is_hinted_at_and_resumed(cli: Cli, shared: Cli, tmp_path: 
     process.communicate(timeout=DEADLINE_SECONDS)
     done = shared.ok("runs", "list")
     assert "1 run was interrupted: swarm runs resume" in done.err
+    name = shared.ok("runs", "list", "--json").json["runs"][0]["id"]
+    assert f"swarm runs resume {name}" in shared.ok("runs", "show", name).err
     (tmp_path / "open").touch()
     document = shared.ok("runs", "resume", "--json").json
     assert document["status"] == "succeeded"

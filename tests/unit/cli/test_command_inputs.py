@@ -177,3 +177,12 @@ async def test_paths_of_the_wrong_kind_are_refused(
     given_path = str(tmp_path / path) if path else ""
     with pytest.raises(error, match=words):
         await take_paths({name: given_path}, FIELDS, LocalArtifacts(tmp_path / "artifacts"))
+
+
+@pytest.mark.parametrize("value", [5, {"path": "x"}, ["x"]])
+async def test_what_is_no_path_is_refused_with_what_to_write(tmp_path: Path, value: Any) -> None:
+    artifacts = LocalArtifacts(tmp_path / "artifacts")
+    with pytest.raises(InputError, match="it must be the path of a directory, got") as caught:
+        await take_paths({"tree": value}, FIELDS, artifacts)
+    assert caught.value.remedy == 'write the path as text: {"tree": "./path"}'
+    assert (await take_paths({"tree": None}, FIELDS, artifacts)).values == {"tree": None}

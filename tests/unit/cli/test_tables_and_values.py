@@ -35,6 +35,19 @@ def test_a_screen_cuts_the_last_column_and_a_pipe_does_not() -> None:
     assert "x" * 100 in line
 
 
+def test_a_last_column_without_room_goes_below() -> None:
+    rows = [["n" * 35, "because of this"], ["short", ""]]
+    assert table(replace(SCREEN, color=False), ["NAME", ""], rows) == [
+        "NAME",
+        "n" * 35,
+        "    because of this",
+        "short",
+    ]
+    (_, first, second) = table(replace(SCREEN, color=False), ["NAME", "WHY"], rows)
+    assert first == "n" * 35 + "  because of …"
+    assert second == "short"
+
+
 def test_a_colour_does_not_disturb_the_columns() -> None:
     rows: list[list[Cell | str]] = [[Cell("ok", "green"), "end"], ["longer", "end"]]
     lines = table(SCREEN, ["", ""], rows)

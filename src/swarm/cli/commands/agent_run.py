@@ -16,6 +16,7 @@ from swarm.cli.inputs import add_pairs, read_input, take_paths
 from swarm.cli.isolation import isolation_option, warn_unisolated
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json
+from swarm.cli.render.remedies import failure_remedy
 from swarm.cli.render.results import show_result
 from swarm.cli.render.values import duration
 from swarm.cli.session import session
@@ -119,6 +120,7 @@ def _document(invocation: InvocationRecord, result: InvocationResult) -> dict[st
         "error": result.error,
         "error_code": result.error_code,
         "traceback": result.traceback,
+        "remedy": failure_remedy(result.error, result.error_code),
         "isolation": str(invocation.isolation),
         "layers": list(invocation.layers),
         "wall_ms": invocation.wall_ms,
@@ -135,3 +137,5 @@ def _show_failure(result: InvocationResult) -> None:
     if result.traceback:
         for line in clean(result.traceback).rstrip("\n").splitlines():
             terminal.line(f"  {line}")
+    if remedy := failure_remedy(result.error, result.error_code):
+        terminal.line(f"  {terminal.style('remedy:', 'cyan')} {remedy}")

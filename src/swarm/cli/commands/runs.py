@@ -94,6 +94,7 @@ async def show(options: Globals, run_id: str, save: Path | None) -> None:
     async with reading(options) as records:
         run = await records.run(run_id)
         steps = await records.store.list_steps(run.id)
+        is_orphan = any(orphan.id == run.id for orphan in await records.orphans())
         kept = await keep_files(
             run.outputs or {},
             records.artifacts,
@@ -120,6 +121,8 @@ async def show(options: Globals, run_id: str, save: Path | None) -> None:
     if run.outputs:
         print_lines([""])
         show_result(terminal, run.outputs, kept)
+    if is_orphan:
+        note(f"the process that drove it has ended: swarm runs resume {run.id}")
 
 
 @click.command("logs", cls=SwarmCommand)

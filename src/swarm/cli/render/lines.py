@@ -52,7 +52,8 @@ class LineDisplay:
         self._write(message)
 
     def _write(self, text: str) -> None:
-        self._terminal.line(self._prefix + text)
+        for line in text.split("\n"):
+            self._terminal.line(self._prefix + line)
         self._terminal.flush()
 
     def _text(self, event: RunEvent) -> str | None:
@@ -72,7 +73,7 @@ class LineDisplay:
             case "step.finished":
                 return self._step(event, self._ending(data))
             case "log" if self._logs or data.get("level") in GRAVE:
-                return self._step(event, f"{data.get('level')}: {_line(data.get('message'))}")
+                return self._step(event, f"{data.get('level')}: {_block(data.get('message'))}")
             case "notify":
                 return f"note {data.get('level')}: {_line(data.get('message'))}"
         return None
@@ -146,6 +147,11 @@ class QuietDisplay:
     def note(self, message: str) -> None:
         self._terminal.line(message)
         self._terminal.flush()
+
+
+def _block(value: object) -> str:
+    """A message of several lines, such as a traceback, those after the first set off."""
+    return "\n         | ".join(clean(str(value)).splitlines())
 
 
 def _line(value: object) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from swarm.cli.terminal import Terminal, cell_width, clean, cut
 
 GAP = "  "
+INDENT = "    "
 SMALLEST_LAST_COLUMN = 12
 """Columns below which the last cell is not cut further; the line wraps instead."""
 
@@ -23,26 +24,35 @@ class Cell:
 def table(
     terminal: Terminal, headers: Sequence[str], rows: Sequence[Sequence[Cell | str]]
 ) -> list[str]:
-    """The lines of a table; cells are cleaned, and the last column is cut to the terminal."""
+    """The lines of a table; cells are cleaned, and the last column is cut to the terminal.
+
+    A last column without a header that finds no room goes below, on lines of its own.
+    """
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [
         max(cell_width(text) for text in (header, *(row[index].text for row in cells)))
         for index, header in enumerate(headers)
     ]
+    below: list[Cell] = []
     if terminal.is_terminal:
-        used = sum(widths[:-1]) + len(GAP) * (len(widths) - 1)
-        room = max(terminal.width - used, SMALLEST_LAST_COLUMN)
-        widths[-1] = min(widths[-1], room)
+        room = terminal.width - sum(widths[:-1]) - len(GAP) * (len(widths) - 1)
+        if not headers[-1] and widths[-1] > room and room < SMALLEST_LAST_COLUMN:
+            below = [row.pop() for row in cells]
+            widths, headers = widths[:-1], headers[:-1]
+        else:
+            widths[-1] = min(widths[-1], max(room, SMALLEST_LAST_COLUMN))
     ellipsis = terminal.symbol("…", "...")
     head = GAP.join(_pad(header, width) for header, width in zip(headers, widths, strict=True))
     lines = [terminal.style(head.rstrip(), bold=True)] if any(headers) else []
-    for row in cells:
+    for index, row in enumerate(cells):
         parts = []
         for cell, width in zip(row, widths, strict=True):
             text = cut(cell.text, width, ellipsis)
             padding = " " * (width - cell_width(text))
             parts.append((terminal.style(text, cell.color) if cell.color else text) + padding)
         lines.append(GAP.join(parts).rstrip())
+        if below and below[index].text:
+            lines.append(INDENT + cut(below[index].text, terminal.width - len(INDENT), ellipsis))
     return lines
 
 
