@@ -131,6 +131,12 @@ class _Line:
         return canonicalize_name(self.requirement.name)
 
     @property
+    def applies(self) -> bool:
+        """Whether its marker, if it has one, holds on this machine."""
+        marker = self.requirement.marker
+        return marker is None or marker.evaluate()
+
+    @property
     def pinned_version(self) -> str | None:
         """The version of ``name==version``, None for anything looser."""
         specifiers = list(self.requirement.specifier)
@@ -200,13 +206,13 @@ def _requirement(text: str, place: Problem, problems: list[Problem]) -> _Line | 
 def _lock_problems(locked: list[_Line], declared: list[_Line], file: str) -> list[Problem]:
     remedy = "lock again: `uv pip compile --generate-hashes`"
     problems = []
-    pins = {line.name: line for line in locked}
+    pins = {line.name: line for line in locked if line.applies}
     for line in locked:
         if line.pinned_version is None or not line.hashes:
             message = f"`{line.requirement}` is locked without an exact version and hashes"
             problems.append(Problem(message, file, line.place.line, remedy=remedy))
     for line in declared:
-        if line.requirement.marker is not None and not line.requirement.marker.evaluate():
+        if not line.applies:
             continue
         pin = pins.get(line.name)
         if pin is None:

@@ -16,17 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from swarm.definitions.source import Source
 from swarm.kernel.errors import UnavailableError
 from swarm.kernel.home import Home
 from swarm.kernel.json import JsonObject, dump_bytes
 from swarm.kernel.settings import Settings
-from swarm.packages.dependencies import PythonDependencies, read_dependencies
-from swarm.packages.installers import Installer, NodeInstaller, PythonInstaller
+from swarm.packages.installers import Installer, installer_for, installer_run
 from swarm.packages.locks import exclusive, run_to_end
-from swarm.packages.package import MANIFEST, Package
+from swarm.packages.package import Package
 from swarm.packages.processes import InstallerRun
-from swarm.sandbox.interpreters import find_node, python_program
 
 MARKER = "environment.json"
 """Says what the environment was made for; written when all else is there."""
@@ -65,13 +62,8 @@ class EnvironmentInstaller:
                 ``install_timeout_seconds``.
             UnavailableError: the home cannot be written, or there is no Node.
         """
-        definition = package.definition
-        run = InstallerRun(
-            subject=f"the dependencies of {definition.name}@{definition.version}",
-            deadline=asyncio.get_running_loop().time() + self._settings.install_timeout_seconds,
-            on_progress=on_progress,
-        )
-        installer = await asyncio.to_thread(self._installer, package, run)
+        run = installer_run(package, self._settings, on_progress)
+        installer = await asyncio.to_thread(installer_for, package, self._settings, run)
         if installer is None:
             return None
         with _writing(self._root):
@@ -85,16 +77,6 @@ class EnvironmentInstaller:
                     run.tell(f"installing {run.subject}")
                     await self._build(digest, installer, identity, lock)
         return digest, self.path(digest)
-
-    def _installer(self, package: Package, run: InstallerRun) -> Installer | None:
-        dependencies = read_dependencies(
-            package.definition, package.contents, Source(None, f"{package.root}/{MANIFEST}")
-        )
-        if dependencies is None:
-            return None
-        if isinstance(dependencies, PythonDependencies):
-            return PythonInstaller(dependencies, python_program().program, run)
-        return NodeInstaller(dependencies, find_node(self._settings).program, run)
 
     async def _lock(
         self, package_digest: str, installer: Installer, identity: JsonObject, run: InstallerRun

@@ -9,21 +9,27 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from swarm.definitions.source import Source
 from swarm.kernel.errors import DefinitionError, DependencyError
 from swarm.kernel.json import JsonObject
+from swarm.kernel.settings import Settings
 from swarm.packages.dependencies import (
     NODE_LOCK,
     NODE_MANIFEST,
+    REQUIREMENTS_LOCK,
     NodeDependencies,
     PythonDependencies,
     clean_node_lock,
+    read_dependencies,
 )
+from swarm.packages.package import MANIFEST, Package
 from swarm.packages.processes import InstallerRun, installer_environment
+from swarm.sandbox.interpreters import find_node, python_program
 
 SITE_PACKAGES = "site-packages"
 NODE_MODULES = "node_modules"
@@ -48,12 +54,22 @@ class Installer(Protocol):
         """The lock that came with the package, if one did."""
         ...
 
+    @property
+    def lock_file(self) -> str:
+        """The name of the file in a package that holds its lock."""
+        ...
+
     async def identity(self) -> JsonObject:
         """What an environment fits: the runtime, its version and the platform."""
         ...
 
-    async def lock(self, folder: Path) -> str:
-        """Resolve what is declared to exact versions with hashes, in the empty ``folder``."""
+    async def lock(self, folder: Path, *, portable: bool = False) -> str:
+        """Resolve what is declared to exact versions with hashes, in the empty ``folder``.
+
+        Args:
+            folder: for the installer's files.
+            portable: whether the lock is for other machines too, rather than for this one.
+        """
         ...
 
     async def install(self, lock: str, folder: Path) -> None:
@@ -73,13 +89,19 @@ class PythonInstaller:
     def locked(self) -> str | None:
         return self.dependencies.text if self.dependencies.locked else None
 
+    @property
+    def lock_file(self) -> str:
+        return REQUIREMENTS_LOCK
+
     async def identity(self) -> JsonObject:
         return await _ask([str(self.python), "-I", "-S", "-c", _PYTHON_IDENTITY])
 
-    async def lock(self, folder: Path) -> str:
-        declared, locked = folder / "requirements.in", folder / "requirements.lock"
+    async def lock(self, folder: Path, *, portable: bool = False) -> str:
+        declared, locked = folder / "requirements.in", folder / REQUIREMENTS_LOCK
         declared.write_text(self.dependencies.text, "utf-8")
         options = ["--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate"]
+        if portable:
+            options.append("--universal")
         await self.run(
             [
                 *find_uv(),
@@ -94,7 +116,7 @@ class PythonInstaller:
         return locked.read_text("utf-8")
 
     async def install(self, lock: str, folder: Path) -> None:
-        file = folder / "requirements.lock"
+        file = folder / REQUIREMENTS_LOCK
         file.write_text(lock, "utf-8")
         await self.run(
             [
@@ -124,19 +146,25 @@ class NodeInstaller:
         lock = self.dependencies.lock
         return None if lock is None else json.dumps(lock)
 
+    @property
+    def lock_file(self) -> str:
+        return NODE_LOCK
+
     async def identity(self) -> JsonObject:
         return await _ask([str(self.node), "-e", _NODE_IDENTITY])
 
-    async def lock(self, folder: Path) -> str:
+    async def lock(self, folder: Path, *, portable: bool = False) -> str:
+        del portable  # npm's locks always are
         self._write_manifest(folder)
         await self._npm(["install", "--package-lock-only"], folder)
         file = folder / NODE_LOCK
         subject = f"{NODE_LOCK} of {self.run.subject}"
         try:
-            return json.dumps(clean_node_lock(json.loads(file.read_bytes()), subject))
+            lock = clean_node_lock(json.loads(file.read_bytes()), subject)
         except DefinitionError as error:
             # A package of the registry may itself depend on what no registry holds.
             raise DependencyError(error.message, where=subject, remedy=error.remedy) from None
+        return json.dumps(lock, indent=2) + "\n"
 
     async def install(self, lock: str, folder: Path) -> None:
         self._write_manifest(folder)
@@ -155,6 +183,34 @@ class NodeInstaller:
             [*find_npm(self.node), *arguments, "--ignore-scripts", "--workspaces=false", *quiet],
             folder,
         )
+
+
+def installer_run(
+    package: Package, settings: Settings, on_progress: Callable[[str], None] | None
+) -> InstallerRun:
+    """The commands of one installation, within the settings' time from now on."""
+    definition = package.definition
+    return InstallerRun(
+        subject=f"the dependencies of {definition.name}@{definition.version}",
+        deadline=asyncio.get_running_loop().time() + settings.install_timeout_seconds,
+        on_progress=on_progress,
+    )
+
+
+def installer_for(package: Package, settings: Settings, run: InstallerRun) -> Installer | None:
+    """What installs the dependencies of a package, or None if it has none.
+
+    Raises:
+        DefinitionError: it declares what no registry can give.
+        UnavailableError: there is no Node.
+    """
+    source = Source(None, f"{package.root}/{MANIFEST}")
+    dependencies = read_dependencies(package.definition, package.contents, source)
+    if dependencies is None:
+        return None
+    if isinstance(dependencies, PythonDependencies):
+        return PythonInstaller(dependencies, python_program().program, run)
+    return NodeInstaller(dependencies, find_node(settings).program, run)
 
 
 def find_uv() -> tuple[str, ...]:

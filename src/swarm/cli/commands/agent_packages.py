@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from swarm.cli.context import read_settings
+from swarm.cli.context import asynchronous, read_settings
 from swarm.cli.errors import show_error
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
@@ -19,6 +19,7 @@ from swarm.kernel.errors import DefinitionError, ExitCode, SwarmError
 from swarm.kernel.json import JsonObject
 from swarm.packages.archive import inspect_archive
 from swarm.packages.archive import pack as pack_package
+from swarm.packages.locking import lock_package
 from swarm.packages.reading import read_package
 from swarm.packages.scaffold import create_agent, list_templates
 
@@ -103,16 +104,39 @@ def validate(options: Globals, paths: tuple[Path, ...]) -> int:
     show_default=True,
     help="The archive to write, or a folder for `<name>-<version>.apkg`.",
 )
+@click.option(
+    "--lock/--no-lock",
+    default=True,
+    show_default=True,
+    help="Lock dependencies that have no lock yet.",
+)
 @pass_globals
-def pack(options: Globals, path: Path, output: Path) -> None:
-    """Write a reproducible .apkg archive of a package: same files, same bytes."""
-    package = read_package(path, read_settings(options))
+@asynchronous
+async def pack(options: Globals, path: Path, output: Path, lock: bool) -> None:
+    """Write a reproducible .apkg archive of a package: same files, same bytes.
+
+    Dependencies that the package declares and does not lock are locked first, to exact versions
+    with hashes. The lock is written into the package's folder.
+    """
+    settings = read_settings(options)
+    package, locked = read_package(path, settings), None
+    if lock:
+        package, locked = await lock_package(package, settings, lambda line: note(clean(line)))
     archive = pack_package(package, output)
     written = archive.stat().st_size
     if options.json:
-        print_json({"path": str(archive.absolute()), "digest": package.digest, "bytes": written})
-    else:
-        print_lines([f"packed {archive} ({size(written)})"])
+        print_json(
+            {
+                "path": str(archive.absolute()),
+                "digest": package.digest,
+                "bytes": written,
+                "lock": None if locked is None else str(locked),
+            }
+        )
+        return
+    if locked is not None:
+        print_lines([f"locked {clean(str(locked))}"])
+    print_lines([f"packed {archive} ({size(written)})"])
 
 
 @click.command("inspect", cls=SwarmCommand)
