@@ -1,10 +1,14 @@
-"""JSON as Swarm writes it: no spaces, keys sorted unless asked otherwise, NaN refused."""
+"""JSON as Swarm writes it: no spaces, keys sorted unless asked otherwise, NaN refused.
+
+What is read is nested less deep than what can be written, so that a value from outside never fails
+to be stored for its depth, in whatever record it is put.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import orjson
 
@@ -14,6 +18,11 @@ JsonValue: TypeAlias = Any
 """None, bool, int, float (finite), str, list or dict with str keys, nested."""
 
 JsonObject: TypeAlias = dict[str, JsonValue]
+
+MAX_DEPTH: Final = 200
+"""Levels of lists and objects in what is read."""
+_WRITER_DEPTH: Final = 254
+"""Levels that orjson writes; it reads 1,024."""
 
 
 def dumps(value: JsonValue, *, sort_keys: bool = True) -> str:
@@ -42,12 +51,30 @@ def loads(text: str | bytes) -> JsonValue:
     """Parse strict JSON.
 
     Raises:
-        InvalidError: not JSON; the message has the line and column.
+        InvalidError: not JSON, which is told with the line and column; or nested too deeply.
     """
     try:
-        return orjson.loads(text)
+        value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise InvalidError(f"not valid JSON: {error}") from None
+    if _is_too_deep(text, value):
+        raise InvalidError(f"nested more than {MAX_DEPTH} levels deep")
+    return value
+
+
+def _is_too_deep(text: str | bytes, value: JsonValue) -> bool:
+    brackets = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    if sum(map(text.count, brackets)) <= MAX_DEPTH:  # type: ignore[arg-type]
+        return False
+    # No walk in Python is as quick as having it written, within so many levels that what may be
+    # read just fits.
+    for _ in range(_WRITER_DEPTH - MAX_DEPTH):
+        value = [value]
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return True
+    return False
 
 
 def _not_finite(value: JsonValue) -> list[str] | None:

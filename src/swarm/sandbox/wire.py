@@ -25,6 +25,15 @@ _MESSAGES_PER_SLICE: Final = 256
 _LEAST_CHARGE: Final = 256
 """What an event counts at least, so that empty ones come to an end too."""
 _REFUSED: Final = -32001
+_ID_LENGTH: Final = 64
+_METHOD_LENGTH: Final = 64
+_REFUSAL_LENGTH: Final = 2_000
+"""Characters of a refusal, which may repeat what was asked for."""
+_UNREAD_BYTES: Final = 4 * 1024 * 1024
+"""Answers that may wait for a guest that does not read them."""
+_MESSAGE_LENGTH: Final = 16_000
+_TRACEBACK_LENGTH: Final = 64_000
+"""Characters of a failure that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,7 @@ class HostWire(asyncio.Protocol):
         self._services: GuestServices | None = None
         self._buffer = bytearray()
         self._streamed = 0
+        self._call_bytes = 0
         self._requests: set[asyncio.Task[None]] = set()
         self._transport: asyncio.Transport | None = None
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -76,7 +86,8 @@ class HostWire(asyncio.Protocol):
             "inputs": inputs,
             "context": context,
         }
-        self._send({"jsonrpc": "2.0", "id": _CALL, "method": "call", "params": params})
+        message = {"jsonrpc": "2.0", "id": _CALL, "method": "call", "params": params}
+        self._call_bytes = self._send(message)
         self._take_frames()
 
     @property
@@ -156,12 +167,13 @@ class HostWire(asyncio.Protocol):
         elif isinstance(error, dict):
             data = error.get("data")
             data = data if isinstance(data, dict) else {}
-            kind, trace = data.get("kind"), data.get("traceback")
+            kind, trace = data.get("kind"), _text(data.get("traceback"))
+            text = _text(error.get("message")) or "the handler failed"
             self._end(
                 Answer(
                     kind=kind if isinstance(kind, str) else "error",
-                    message=str(error.get("message", "the handler failed")),
-                    traceback=trace if isinstance(trace, str) else None,
+                    message=_shortened(text, _MESSAGE_LENGTH),
+                    traceback=_shortened(trace, _TRACEBACK_LENGTH) if trace else None,
                     size=size,
                 )
             )
@@ -172,6 +184,10 @@ class HostWire(asyncio.Protocol):
         method, params = message["method"], message.get("params")
         if not isinstance(method, str) or not isinstance(params, dict):
             self._break_protocol("a request without a method's name or its parameters")
+        elif len(method) > _METHOD_LENGTH:
+            self._break_protocol("a method's name without end")
+        elif "id" in message and not _is_id(message["id"]):
+            self._break_protocol("a request's id is neither a number nor a short text")
         elif "id" in message:
             task = asyncio.get_running_loop().create_task(
                 self._serve(message["id"], method, params)
@@ -225,8 +241,12 @@ class HostWire(asyncio.Protocol):
             reply["result"] = await self._require_services().request(method, params)
         except SwarmError as error:
             data = {"code": error.code}
-            reply["error"] = {"code": _REFUSED, "message": str(error), "data": data}
+            text = _shortened(str(error), _REFUSAL_LENGTH)
+            reply["error"] = {"code": _REFUSED, "message": text, "data": data}
         self._send(reply)
+        unread = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        if unread > self._call_bytes + _UNREAD_BYTES:
+            self._break_protocol("it asks, and does not read the answers")
 
     def _request_done(self, task: asyncio.Task[None]) -> None:
         self._requests.discard(task)
@@ -237,10 +257,12 @@ class HostWire(asyncio.Protocol):
         elif not self.answer.done():
             self._take_frames()
 
-    def _send(self, message: JsonObject) -> None:
+    def _send(self, message: JsonObject) -> int:
+        """Write a message, or leave it to the transport to; returns its size in bytes."""
         data = dump_bytes(message)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(len(data).to_bytes(4, "big") + data)
+        return len(data)
 
     def _require_services(self) -> GuestServices:
         assert self._services is not None
@@ -253,3 +275,15 @@ class HostWire(asyncio.Protocol):
         if not self.answer.done():
             self.answer.set_result(answer)
             self._buffer.clear()
+
+
+def _is_id(value: JsonValue) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, str) and len(value) <= _ID_LENGTH)
+
+
+def _text(value: JsonValue) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit} characters cut]"

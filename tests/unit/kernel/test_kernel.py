@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from swarm.kernel import clock
 from swarm.kernel.errors import DefinitionError, InvalidError, NotFoundError, Problem, nearest_names
 from swarm.kernel.ids import new_id
-from swarm.kernel.json import dump_bytes, dumps, loads
+from swarm.kernel.json import MAX_DEPTH, dump_bytes, dumps, loads
 from swarm.kernel.settings import Settings, load_settings
 
 
@@ -48,6 +48,18 @@ def test_canonical_json_reads_back_and_is_stable(value: object) -> None:
     text = dumps(value)
     assert loads(text) == value
     assert dumps(loads(text)) == text
+
+
+@pytest.mark.parametrize("brackets", ["[]", ('{"a":', "}")])
+def test_what_is_read_can_be_written_again_with_room_to_spare(brackets: str) -> None:
+    opening, closing = brackets
+    deepest = loads(opening * MAX_DEPTH + "1" + closing * MAX_DEPTH)
+    for _ in range(50):
+        deepest = {"record": deepest}
+    assert dump_bytes(deepest)
+    with pytest.raises(InvalidError, match="levels deep"):
+        loads(opening * (MAX_DEPTH + 1) + "1" + closing * (MAX_DEPTH + 1))
+    assert loads("[" + "[]," * 10_000 + "1]")
 
 
 @pytest.mark.parametrize("value", [float("nan"), [1, float("inf")], {"a": {"b": float("-inf")}}])
