@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import compileall
+import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -92,6 +94,10 @@ class Ground:
                 stdout=subprocess.PIPE,
                 text=True,
             )
+            # Limits as users have them on many a machine; where the machine lets us give them.
+            with contextlib.suppress(PermissionError):
+                resource.prlimit(self._worker.pid, resource.RLIMIT_RTPRIO, (10, 10))
+                resource.prlimit(self._worker.pid, resource.RLIMIT_NICE, (30, 30))
         except BaseException:
             self.__exit__()
             raise
@@ -122,6 +128,7 @@ class Ground:
             limits=limits,
             targets=attack.targets,
             live_input=attack.live_input,
+            network=attack.network,
         )
 
     def order(self, attack: str, without: frozenset[str] = frozenset(), **more: Any) -> Verdict:

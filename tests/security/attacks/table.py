@@ -99,6 +99,7 @@ _FILES: Final = (
     Attack("files-write-environment", (READ_ONLY, LANDLOCK), NOT_WRITABLE),
     Attack("files-chmod-package", (READ_ONLY,), frozenset({"EROFS"})),
     Attack("files-touch-package", (READ_ONLY,), frozenset({"EROFS"})),
+    Attack("files-touch-device", (READ_ONLY,), frozenset({"EROFS"})),
     Attack("files-attribute-on-package", (READ_ONLY,), frozenset({"EROFS"})),
     Attack("files-write-input", (READ_ONLY, LANDLOCK), NOT_WRITABLE, live_input=True),
     Attack("files-rename-input", (READ_ONLY, LANDLOCK), NOT_WRITABLE, live_input=True),
@@ -182,6 +183,11 @@ _KERNEL: Final = (
             "secret-memory",
             "adjust-clock",
             "list-mounts",
+            "socket-filter",
+            "tls-in-kernel",
+            "sync-file-system",
+            "memory-policy",
+            "lease",
         )
     ),
     Attack("kernel-odd-ioctl", (SECCOMP,), frozenset({"ENOTTY"})),
@@ -328,6 +334,16 @@ _PRIVILEGE: Final = (
         adversity=frozenset({"cgroup"}),
         **_PRIVILEGED,
     ),
+    *(
+        Attack(
+            f"privilege-{name}-by-limit",
+            (_wall("resource-limits"),),
+            DENIED,
+            adversity=frozenset({"cgroup"}),
+            absent={"EPERM": "such limits", "EACCES": "such limits"},
+        )
+        for name in ("real-time", "nice")
+    ),
     Attack("privilege-deadline", (POWERLESS,), DENIED, **_PRIVILEGED),
     Attack("privilege-disk-priority", (POWERLESS,), DENIED, **_PRIVILEGED),
     Attack("privilege-lock-memory", (_wall("resource-limits"),), frozenset({"ENOMEM", "EPERM"})),
@@ -365,7 +381,10 @@ _LEAKS: Final = (
         absent={"ENOENT": "this file"},
         **_PRIVILEGED,
     ),
+    Attack("leaks-watch-files", (SECCOMP,), DENIED),
     Attack("leaks-control-group", (_wall("cgroup-namespace"),), NOTHING),
 )
 
-ATTACKS: Final = (*_FILES, *_PROCESSES, *_KERNEL, *_NETWORK, *_PRIVILEGE, *_LEAKS)
+_WIRE: Final = (Attack("wire-lingering-socket", (SECCOMP,), DENIED, network=True),)
+
+ATTACKS: Final = (*_FILES, *_PROCESSES, *_KERNEL, *_NETWORK, *_PRIVILEGE, *_LEAKS, *_WIRE)

@@ -216,6 +216,7 @@ class Worker:
         return SandboxRequest(
             program,
             replace(limits, **order.get("limits", {})),
+            network=("nowhere.invalid",) if order.get("network") else (),
             inputs=(InputMount("data", folder / "data"),) if order.get("live_input") else (),
             environment={VARIABLE: " ".join(sorted(without - SHARED))} if without else {},
         )

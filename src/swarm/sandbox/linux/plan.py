@@ -288,6 +288,11 @@ def resource_limits(request: SandboxRequest, facts: HostFacts) -> dict[str, int]
         "FSIZE": max(limits.work_bytes, limits.output_files_bytes),
         "MEMLOCK": 64 * 1024,
         "MSGQUEUE": 0,
+        # What the host's user may have been given for sound or games.
+        "RTPRIO": 0,
+        "NICE": 0,
+        # Signals and timers that wait are counted for the host's user too.
+        "SIGPENDING": 4096,
         "CPU": int(limits.timeout_seconds * (os.cpu_count() or 1)) + 10,
     }
     if facts.counts_processes:

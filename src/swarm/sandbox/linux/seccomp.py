@@ -68,6 +68,20 @@ _PRCTLS: Final = (
     47,  # CAP_AMBIENT: there is nothing to raise
     0x53564D41,  # SET_VMA: names of anonymous memory
 )
+_LEASES_AND_NOTICES: Final = (1024, 1026)
+"""F_SETLEASE: who opens the file elsewhere waits, for up to 45 seconds. F_NOTIFY: tells what others
+do in a folder."""
+_SOCKET_LEVEL, _TCP_LEVEL = 1, 6
+_OTHER_LEVELS: Final = (0, 17, 41)
+"""IP, UDP, IPv6."""
+_REFUSED_SOCKET_OPTIONS: Final = (
+    13,  # LINGER: who closes the socket last waits, and it can be handed to the host to close
+    *(26, 50, 51, 52),  # ATTACH_FILTER, ATTACH_BPF, ATTACH_REUSEPORT_CBPF and _EBPF
+)
+_REFUSED_TCP_OPTIONS: Final = (
+    19,  # REPAIR
+    31,  # ULP: TLS in the kernel
+)
 _PERSONALITIES: Final = (0, 0xFFFFFFFF)
 
 
@@ -104,6 +118,8 @@ def handler_filter(*, unix_sockets: bool, memory_files: bool = True) -> bytes:
         "clone3": [_return(refuse(errno.ENOSYS))],
         "socket": _socket_rule(unix_sockets=unix_sockets),
         "socketpair": _socketpair_rule(datagrams=unix_sockets),
+        "fcntl": _none_of(1, _LEASES_AND_NOTICES, refuse(errno.EPERM)),
+        "setsockopt": _option_rule(),
         "ioctl": _one_of(1, _IOCTLS, refuse(errno.ENOTTY)),
         "prctl": _one_of(0, _PRCTLS, refuse(errno.EPERM)),
         "personality": _one_of(0, _PERSONALITIES, refuse(errno.EPERM)),
@@ -210,6 +226,25 @@ def _socketpair_rule(*, datagrams: bool) -> list[Instruction]:
         _return(refuse(errno.EAFNOSUPPORT)),
         *check,
     ]
+
+
+def _option_rule() -> list[Instruction]:
+    of_sockets = _none_of(2, _REFUSED_SOCKET_OPTIONS, refuse(errno.EPERM))
+    of_tcp = _none_of(2, _REFUSED_TCP_OPTIONS, refuse(errno.EPERM))
+    return [
+        _load(_argument(1)),
+        Instruction(IF_EQUAL, 0, len(of_sockets), _SOCKET_LEVEL),
+        *of_sockets,
+        Instruction(IF_EQUAL, 0, len(of_tcp), _TCP_LEVEL),
+        *of_tcp,
+        *_is_one_of(_OTHER_LEVELS, refuse(errno.ENOPROTOOPT)),
+    ]
+
+
+def _none_of(argument: int, values: Sequence[int], refused: int) -> list[Instruction]:
+    count = len(values)
+    tests = [Instruction(IF_EQUAL, count - index, 0, value) for index, value in enumerate(values)]
+    return [_load(_argument(argument)), *tests, _return(ALLOW), _return(refused)]
 
 
 def _one_of(argument: int, values: Sequence[int], otherwise: int) -> list[Instruction]:

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import socket
@@ -331,6 +332,50 @@ def device_node(targets):
     os.mknod("/tmp/device", 0o600 | 0o020000, os.makedev(1, 9))
     with open("/tmp/device", "rb", buffering=0) as file:
         return f"read {len(file.read(4))} bytes from a device of its own"
+
+
+# --- options of ordinary sockets and files that reach far into the kernel
+
+
+def socket_filter(targets):
+    """A program of its own in the kernel, compiled there."""
+    let_all_through = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0xFFFF))
+    program = struct.pack("HxxxxxxQ", 1, ctypes.addressof(let_all_through))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.setsockopt(socket.SOL_SOCKET, 26, program)
+    return "put a program into the kernel"
+
+
+def tls_in_kernel(targets):
+    """TLS by the kernel, the source of many an exploit. It wants a connection, but asks later."""
+    with socket.socket() as made:
+        try:
+            made.setsockopt(socket.IPPROTO_TCP, 31, b"tls")
+        except OSError as error:
+            if error.errno not in (errno.ENOTCONN, errno.ENOENT):
+                raise
+            return f"may ask for TLS: {error}"
+    return "has TLS in the kernel"
+
+
+def sync_file_system(targets):
+    """Have all that anybody wrote to a file system go to the disk, now."""
+    descriptor = os.open("/tmp", os.O_RDONLY)
+    call("syncfs", descriptor)
+    return "synced a file system"
+
+
+def memory_policy(targets):
+    call("get_mempolicy", None, None, 0, 0, 0)
+    return "asked where memory lies"
+
+
+def lease(targets):
+    """Who opens a leased file waits for whoever has the lease, up to 45 seconds."""
+    descriptor = os.open("/package/main.py", os.O_RDONLY)
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return "leased a file of the package"
 
 
 # --- sockets of odd kinds

@@ -121,3 +121,14 @@ def control_group(targets):
 
 def address_of_library(targets):
     return ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p).value
+
+
+def watch_files(targets):
+    """Who opens which file of a folder that others use too."""
+    library = ctypes.CDLL(None, use_errno=True)
+    for folder in (b"/package", b"/usr"):
+        watcher = library.inotify_init()
+        if watcher < 0 or library.inotify_add_watch(watcher, folder, 0x20) < 0:
+            raise OSError(ctypes.get_errno(), "inotify")
+    os.listdir("/usr")
+    return f"was told of {len(os.read(watcher, 4096))} bytes"

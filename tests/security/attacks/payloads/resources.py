@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from system import Stopped
+from system import Stopped, wait_until
 
 _MEBIBYTE = 1 << 20
 
@@ -214,7 +214,8 @@ def many_daemons(targets):
 
 def unkillable_wait(targets):
     """A parent in the uninterruptible wait of vfork, for a child that stays."""
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         _deaf()
         _name_process(targets["mark"])
         # vfork suspends this process until the child ends or executes, and it does neither. The
@@ -222,7 +223,12 @@ def unkillable_wait(targets):
         library = ctypes.PyDLL(None)
         if library.syscall(58) == 0:
             library.pause()
-    return "left a process in a wait"
+
+    def is_waiting():
+        with open(f"/proc/{child}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "D"
+
+    return wait_until(is_waiting, 60) and "left a process in a wait"
 
 
 def ignore_the_end(targets):

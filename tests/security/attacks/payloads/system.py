@@ -61,6 +61,8 @@ NUMBERS = {
     "ioctl": 16,
     "prlimit64": 302,
     "ioprio_set": 251,
+    "get_mempolicy": 239,
+    "syncfs": 306,
     "statmount": 457,
     "listmount": 458,
 }

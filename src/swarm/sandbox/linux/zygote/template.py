@@ -107,7 +107,8 @@ def _bind_shared(staging: str, source: str, path: str) -> None:
 def _bind_device(staging: str, path: str) -> None:
     _write_file(staging, path, b"")
     descriptor = syscalls.clone_tree(path, recursive=False)
-    attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
+    # Read-only keeps its times and attributes; what is written to a device passes all the same.
+    attributes = _INERT & ~syscalls.MOUNT_ATTR_NODEV
     syscalls.set_mount_attributes(descriptor, attributes, recursive=False)
     syscalls.attach(descriptor, staging + path)
     os.close(descriptor)
