@@ -80,14 +80,14 @@ async def test_node_programs(call: Caller) -> None:
         import fs from "node:fs/promises";
         import os from "node:os";
         import zlib from "node:zlib";
-        import { watch } from "node:fs";
+        import { unwatchFile, watchFile } from "node:fs";
 
         export async function handler() {
           await fs.writeFile("/tmp/a.txt", "x");
           const worker = new Worker("require('worker_threads').parentPort.postMessage(42)",
                                     { eval: true });
           const message = await new Promise((resolve) => worker.on("message", resolve));
-          watch("/tmp").close();
+          watchFile("/tmp", () => {}); unwatchFile("/tmp");
           await fs.writeFile("/tmp/child.mjs", "process.send('forked')");
           const child = fork("/tmp/child.mjs");
           const forked = await new Promise((resolve) => child.on("message", resolve));
