@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import select
 import socket
 import threading
 from typing import Any, Protocol
@@ -112,6 +113,12 @@ class Wire:
         self._request_lock = threading.Lock()
         self._requests = 0
         self._process = os.getpid()
+
+    def is_readable(self, seconds: float) -> bool:
+        """Whether something arrives, or the host goes, within that time."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def receive(self) -> dict[str, Any]:
         """The next message; raises EOFError when the host is gone."""
