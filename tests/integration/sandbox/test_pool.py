@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -15,7 +15,7 @@ from swarm.kernel.settings import Settings
 from swarm.sandbox.linux.backend import NamespaceBackend
 from swarm.sandbox.pool import PooledBackend
 from swarm.sandbox.ports import Outcome, SandboxRequest
-from tests.contract.sandbox.calling import Caller, limits
+from tests.contract.sandbox.calling import CONTEXT, Caller, limits
 
 PYTHON = """
 import os, random, time, uuid
@@ -29,6 +29,25 @@ def handler(inputs, context):
         "niceness": os.getpriority(os.PRIO_PROCESS, 0),
         "left": sorted(os.listdir("/tmp")),
     }
+"""
+REHEARSED = """
+import asyncio
+run, runs = asyncio.run, []
+
+def counted(main):
+    runs.append(main)
+    return run(main)
+
+asyncio.run = counted
+
+async def handler(inputs, context):
+    return {"runs": len(runs), "attempt": context.attempt}
+"""
+REHEARSED_NODE = """
+const entries = Object.entries;
+let runs = 0;
+Object.entries = (value) => { runs += 1; return entries(value); };
+export function handler(inputs, context) { return { runs, attempt: context.attempt }; }
 """
 NODE = """
 const loaded = performance.now();
@@ -96,6 +115,21 @@ async def test_a_hit_of_node_has_its_package_loaded(call: Caller, pool: PooledBa
         if outputs["waited"] > 100:
             break
     assert outputs["waited"] > 100
+
+
+@pytest.mark.parametrize(("code", "runtime"), [(REHEARSED, "python"), (REHEARSED_NODE, "node")])
+async def test_who_waits_for_a_call_goes_through_one_that_does_nothing(
+    call: Caller, pool: PooledBackend, code: str, runtime: Literal["python", "node"]
+) -> None:
+    request = call.request(code, runtime=runtime)
+    await warm(call, pool, request)
+    async with asyncio.timeout(60):
+        while True:
+            result = await call.run(request, {})
+            assert result.outputs["attempt"] == CONTEXT.attempt
+            if result.outputs["runs"] > 1:
+                break
+            await until_ready(pool)
 
 
 async def test_code_that_may_reach_the_network_is_not_loaded_before_its_call(
