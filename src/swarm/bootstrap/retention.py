@@ -1,4 +1,4 @@
-"""Old runs go: their rows, logs and the copies of their files."""
+"""Old runs and calls go: their rows, logs and the copies of their files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from swarm.engine.logs import log_path
 from swarm.kernel.clock import ago_text
 from swarm.kernel.home import Home
-from swarm.store.ports import RunJournal
+from swarm.store.ports import Store
 
 SECONDS_PER_DAY = 86_400
 BATCH = 200
@@ -22,13 +22,17 @@ def run_files(home: Home, run_id: str) -> Path:
     return home.artifacts / "runs" / run_id
 
 
-async def purge_expired(store: RunJournal, home: Home, days: float) -> list[str]:
-    """Delete runs that ended longer ago than ``days``, oldest first, at most ``BATCH`` of them.
+async def purge_expired(store: Store, home: Home, days: float) -> list[str]:
+    """Delete runs that ended longer ago than ``days``, oldest first, at most ``BATCH`` of them,
+    and all that is kept of calls outside runs as old as that.
 
     Returns:
         The ids of the runs that are gone.
     """
-    purged = await store.purge_runs(ago_text(days * SECONDS_PER_DAY), BATCH)
+    before = ago_text(days * SECONDS_PER_DAY)
+    purged = await store.purge_runs(before, BATCH)
+    while await store.purge_invocations(before, BATCH) == BATCH:
+        pass
     await asyncio.to_thread(_remove_files, home, purged)
     await asyncio.to_thread(_remove_invocation_files, home, days)
     return purged

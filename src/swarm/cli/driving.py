@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from swarm.bootstrap.assembly import Swarm
+from swarm.bootstrap.collection import collect_unused, is_due
 from swarm.bootstrap.retention import BATCH, purge_expired, run_files
 from swarm.cli.documents import run_document
 from swarm.cli.files import keep_files
@@ -199,7 +200,10 @@ def _report(run: RunRecord, quiet: bool) -> None:
 
 @asynccontextmanager
 async def tidying(swarm: Swarm) -> AsyncIterator[None]:
-    """Purge expired runs in the background while this lasts, and at least once."""
+    """Purge expired runs in the background while this lasts, and at least once.
+
+    What nothing refers to is collected too, once a day and as far as it gets.
+    """
     purged_once = asyncio.Event()
     task = asyncio.create_task(_purge_regularly(swarm, purged_once))
     try:
@@ -219,6 +223,8 @@ async def _purge_regularly(swarm: Swarm, purged_once: asyncio.Event) -> None:
         purged = await purge_expired(swarm.store, swarm.home, days) if days else []
         purged_once.set()
         if len(purged) < BATCH:
+            if is_due(swarm.home):
+                await collect_unused(swarm.store, swarm.home, swarm.settings)
             await asyncio.sleep(PURGE_SECONDS)
 
 

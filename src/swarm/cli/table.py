@@ -44,7 +44,7 @@ RUNS = {
     "resume": _command("steer:resume", "Carry on interrupted, failed or cancelled runs."),
     "cancel": _command("steer:cancel", "Stop runs, with clean-up."),
     "retry": _command("steer:retry", "Start a new run with the inputs of another."),
-    "prune": _command("steer:prune", "Delete runs that ended long ago."),
+    "prune": _command("steer:prune", "Delete old runs, and what nothing refers to."),
 }
 
 SANDBOX = {

@@ -12,16 +12,27 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from swarm.kernel.errors import InputError, InvalidError, OutputError, UnavailableError
+from swarm.kernel.errors import (
+    InputError,
+    InvalidError,
+    NotFoundError,
+    OutputError,
+    UnavailableError,
+)
 from swarm.kernel.json import JsonValue, dump_bytes, loads
 from swarm.store.ports import ArtifactStore
 
 DIRECTORY_MEDIA_TYPE = "inode/directory"
+TREES = "trees"
+"""The folder in the cache with directories put together again."""
 MAX_DEPTH = 64
 """Folders within folders that may be handed out; each takes an open file while they are read."""
+_LISTING = b'{"files":'
+"""How a listing begins, in canonical JSON."""
 MAX_PATH_BYTES = 2048
 """Of a path within a directory that is handed out: the kernel takes 4,096, with what is before."""
 
@@ -108,6 +119,17 @@ def _walk(descriptor: int, prefix: str, depth: int = 1) -> Iterator[tuple[str, i
             yield path, opened
 
 
+def listed_artifacts(artifacts: ArtifactStore, reference: str) -> list[str]:
+    """The references in the listing of a directory; none if it is something else, or gone."""
+    try:
+        with artifacts.path(reference).open("rb") as file:
+            if file.read(len(_LISTING)) != _LISTING:
+                return []
+        return [entry.reference for entry in _entries(artifacts, reference)]
+    except (NotFoundError, InputError, FileNotFoundError):
+        return []
+
+
 class _Entry(NamedTuple):
     path: str
     reference: str
@@ -152,8 +174,9 @@ def materialise_tree(artifacts: ArtifactStore, cache: Path, reference: str) -> P
         InputError: it is no listing of a directory.
         UnavailableError: the disk does not take it.
     """
-    final = cache / "trees" / reference.removeprefix("sha256:")
-    if final.is_dir():
+    final = cache / TREES / reference.removeprefix("sha256:")
+    with suppress(FileNotFoundError):
+        os.utime(final)  # used again: it is kept for longer
         return final
     entries = _entries(artifacts, reference)
     try:

@@ -85,7 +85,15 @@ class Settings(BaseModel):
         100_000, ge=100, description="Instructions that one expression may take (MiniJinja fuel)."
     )
     retention_days: float = Field(
-        90.0, ge=0, description="Days that an ended run is kept; 0 keeps runs for ever."
+        90.0,
+        ge=0,
+        description="Days that runs and calls are kept after their end; 0 keeps them for ever.",
+    )
+    unused_days: float = Field(
+        30.0,
+        ge=0,
+        description="Days that packages, environments and artifacts are kept which nothing refers "
+        "to; 0 keeps them for ever.",
     )
     install_timeout_seconds: float = Field(
         600.0, gt=0, description="Time limit of installing one package's dependencies."

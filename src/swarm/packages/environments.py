@@ -28,6 +28,8 @@ from swarm.packages.processes import InstallerRun
 MARKER = "environment.json"
 """Says what the environment was made for; written when all else is there."""
 ENVIRONMENT_FORMAT = "swarm-environment-1"
+LOCKS = "locks"
+"""The folder of the locks made here, ``<package's digest>-<key>``."""
 
 
 class EnvironmentInstaller:
@@ -73,7 +75,9 @@ class EnvironmentInstaller:
                 lock = await self._lock(package.digest, installer, identity, run)
             digest = _digest(ENVIRONMENT_FORMAT, identity, lock)
             async with exclusive(self._root / ".locks" / digest):
-                if not self.is_complete(digest):
+                if self.is_complete(digest):
+                    os.utime(self.path(digest))  # about to be used: see collecting.remove_unused
+                else:
                     run.tell(f"installing {run.subject}")
                     await self._build(digest, installer, identity, lock)
         return digest, self.path(digest)
@@ -87,9 +91,10 @@ class EnvironmentInstaller:
         with other bytes is locked anew and gets newer versions.
         """
         key = _digest(ENVIRONMENT_FORMAT, identity, package_digest)
-        file = self._root / "locks" / key
+        file = self._root / LOCKS / f"{package_digest}-{key}"
         async with exclusive(self._root / ".locks" / key):
             if file.is_file():
+                os.utime(file)
                 return file.read_text("utf-8")
             run.tell(f"locking {run.subject}")
             with self._scratch(key) as scratch:

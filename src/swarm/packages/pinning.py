@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class PinnedPackages:
     def _pin(self, package: Package) -> Path:
         target = self.path(package.digest)
         if self._is_intact(target, package.digest):
+            os.utime(target)  # about to be used: see collecting.remove_unused
             return target
         partial = self._root / f".partial-{package.digest}"
         damaged = self._root / f".damaged-{package.digest}"

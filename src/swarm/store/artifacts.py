@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import hashlib
 import io
 import os
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,6 +79,46 @@ class LocalArtifacts:
             remedy="it may belong to another home; give the file itself again",
         )
 
+    def shards(self) -> list[Path]:
+        """The folders to go through with :meth:`remove_unused`."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(path for path in self._folder.iterdir() if len(path.name) == 2)
+
+    def remove_unused(self, shard: Path, in_use: Container[str], before: float) -> tuple[int, int]:
+        """Delete the artifacts of one folder that are not in use and that nobody put since then.
+
+        Safe while others put: whoever puts what is there already makes it young first.
+
+        Args:
+            shard: one of :meth:`shards`.
+            in_use: references to keep.
+            before: seconds since the epoch.
+
+        Returns:
+            How many were deleted, and their bytes.
+        """
+        count = size = 0
+        for file in shard.iterdir():
+            if f"{ALGORITHM}:{shard.name}{file.name}" in in_use:
+                continue
+            with self._locked(fcntl.LOCK_EX):
+                status = file.stat()
+                if status.st_mtime < before:
+                    file.unlink()
+                    count, size = count + 1, size + status.st_size
+        return count, size
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        """Hold off deleting (``LOCK_SH``), or putting (``LOCK_EX``), in every process."""
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
+
     def _place(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest[2:]
 
@@ -106,9 +148,12 @@ class LocalArtifacts:
             with _Copy(self._folder) as copy:
                 digest = copy.fill(source)
                 place = self._place(digest)
-                if not place.exists():
-                    place.parent.mkdir(exist_ok=True)
-                    copy.appear(place)
+                with self._locked(fcntl.LOCK_SH):
+                    if place.exists():
+                        os.utime(place)  # it is young again: see remove_unused
+                    else:
+                        place.parent.mkdir(exist_ok=True)
+                        copy.appear(place)
         except OSError as error:
             raise UnavailableError(
                 f"the artifact cannot be written: {error.strerror or error}",

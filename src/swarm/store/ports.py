@@ -143,7 +143,31 @@ class RunJournal(Protocol):
         ...
 
 
-class Store(AgentRegistry, WorkflowRegistry, RunJournal, Protocol):
+class Upkeep(Protocol):
+    """What nothing refers to any more."""
+
+    async def purge_invocations(self, started_before: str, limit: int = 1000) -> int:
+        """Delete invocations outside runs that began before then; return how many."""
+        ...
+
+    async def purge_agents(self, unused_since: str) -> int:
+        """Delete agents that were unregistered or replaced before then and that no run and no
+        invocation refers to, with the grants of their packages; return how many."""
+        ...
+
+    async def digests_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The digests of the packages and of the environments that agents here have."""
+        ...
+
+    async def artifacts_in_use(
+        self, after: str = "", limit: int = 500
+    ) -> tuple[frozenset[str], str]:
+        """The references to artifacts in at most ``limit`` runs after the id ``after``, and the id
+        of the last of those runs; an empty id when there are no more."""
+        ...
+
+
+class Store(AgentRegistry, WorkflowRegistry, RunJournal, Upkeep, Protocol):
     """One open database."""
 
     async def close(self) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import hashlib
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -125,3 +128,78 @@ async def test_nothing_is_left_of_what_was_not_finished(
     os.close(descriptor)
     assert root.is_dir()
     assert files_below(root) == []
+
+
+def age(path: Path) -> None:
+    os.utime(path, (1_000_000, 1_000_000))
+
+
+async def test_what_is_old_and_not_in_use_is_removed(root: Path) -> None:
+    artifacts = LocalArtifacts(root)
+    assert artifacts.shards() == []
+    used, unused, young = [await artifacts.put_bytes(text) for text in (b"a", b"bb", b"c")]
+    age(artifacts.path(used))
+    age(artifacts.path(unused))
+    removed = [artifacts.remove_unused(shard, {used}, 2_000_000) for shard in artifacts.shards()]
+    assert tuple(map(sum, zip(*removed, strict=True))) == (1, 2)
+    assert artifacts.path(used).read_bytes() == b"a"
+    assert artifacts.path(young).read_bytes() == b"c"
+    with pytest.raises(NotFoundError):
+        artifacts.path(unused)
+
+
+async def test_what_is_put_again_is_young_again(root: Path) -> None:
+    artifacts = LocalArtifacts(root)
+    reference = await artifacts.put_bytes(b"again")
+    age(artifacts.path(reference))
+    assert await artifacts.put_bytes(b"again") == reference
+    for shard in artifacts.shards():
+        assert artifacts.remove_unused(shard, (), 2_000_000) == (0, 0)
+    assert artifacts.path(reference).read_bytes() == b"again"
+
+
+async def test_putting_and_removing_at_once_loses_nothing(root: Path) -> None:
+    """Whoever has put something finds it there, however old the copy was that lay there."""
+    artifacts = LocalArtifacts(root)
+    path = artifacts.path(await artifacts.put_bytes(b"contended"))
+    done = asyncio.Event()
+
+    async def remove() -> int:
+        count = 0
+        while not done.is_set():
+            for shard in artifacts.shards():
+                removed, _ = await asyncio.to_thread(artifacts.remove_unused, shard, (), 2_000_000)
+                count += removed
+        return count
+
+    removing = asyncio.create_task(remove())
+    for _ in range(300):
+        with contextlib.suppress(FileNotFoundError):
+            age(path)
+        await artifacts.put_bytes(b"contended")
+        assert path.read_bytes() == b"contended"
+    done.set()
+    assert await removing > 0
+
+
+async def test_removing_waits_for_whoever_is_putting(root: Path) -> None:
+    artifacts = LocalArtifacts(root)
+    path = artifacts.path(await artifacts.put_bytes(b"contended"))
+    age(path)
+    putting = os.open(root / "sha256", os.O_RDONLY)
+    fcntl.flock(putting, fcntl.LOCK_SH)  # as a process that has seen that it is there
+    inode = os.fstat(putting).st_ino
+    (shard,) = artifacts.shards()
+
+    def is_waiting() -> bool:
+        locks = Path("/proc/locks").read_text().splitlines()
+        return any("->" in line and f":{inode} " in line for line in locks)
+
+    with ThreadPoolExecutor(1) as threads:
+        removing = threads.submit(artifacts.remove_unused, shard, (), 2_000_000)
+        while not removing.done() and not is_waiting():
+            os.sched_yield()
+        os.utime(path)
+        os.close(putting)
+        assert removing.result() == (0, 0)
+    assert path.read_bytes() == b"contended"

@@ -21,7 +21,7 @@ from swarm.store.records import (
     StepRecord,
     WorkflowRecord,
 )
-from swarm.store.sqlite import agents, history, journal, workflows
+from swarm.store.sqlite import agents, history, journal, upkeep, workflows
 from swarm.store.sqlite.failures import Failures
 from swarm.store.sqlite.migration import MIGRATIONS, Migration, open_migrated
 from swarm.store.sqlite.readers import Readers
@@ -213,3 +213,32 @@ class SqliteStore:
             if len(deleted) < count:
                 break
         return purged
+
+    # Upkeep
+
+    async def purge_invocations(self, started_before: str, limit: int = 1000) -> int:
+        return await self._writer.submit(
+            lambda connection: upkeep.purge_invocations(connection, started_before, limit)
+        )
+
+    async def purge_agents(self, unused_since: str) -> int:
+        deleted = 0
+        for agent_id in await self._readers.run(
+            lambda connection: upkeep.unused_agents(connection, unused_since)
+        ):
+
+            def delete(connection: sqlite3.Connection, agent_id: str = agent_id) -> int:
+                return upkeep.delete_agent(connection, agent_id, unused_since)
+
+            deleted += await self._writer.submit(delete)
+        return deleted
+
+    async def digests_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
+        return await self._readers.run(upkeep.digests_in_use)
+
+    async def artifacts_in_use(
+        self, after: str = "", limit: int = 500
+    ) -> tuple[frozenset[str], str]:
+        return await self._readers.run(
+            lambda connection: upkeep.artifacts_in_use(connection, after, limit)
+        )

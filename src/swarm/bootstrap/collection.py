@@ -1,0 +1,151 @@
+"""Packages, environments and artifacts that nothing refers to any more are removed.
+
+Mark and sweep, safe while other processes register and run: the marks are read from the database,
+and what is not marked is removed only when it is old. Whoever is about to refer to something that
+is there already makes it young first, under a lock that the sweep takes too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm.bootstrap.retention import SECONDS_PER_DAY
+from swarm.engine.trees import TREES, listed_artifacts
+from swarm.kernel.clock import ago_text
+from swarm.kernel.home import Home
+from swarm.kernel.settings import Settings
+from swarm.packages.collecting import remove_unused
+from swarm.packages.environments import LOCKS
+from swarm.store.artifacts import LocalArtifacts
+from swarm.store.ports import Store
+
+SPARE_SECONDS = 3_600
+"""What is used must be older than the longest invocation by this, to be removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What was removed."""
+
+    agents: int = 0
+    """Records of agents that had been unregistered or replaced."""
+    packages: int = 0
+    environments: int = 0
+    artifacts: int = 0
+    artifact_bytes: int = 0
+
+
+def is_due(home: Home) -> bool:
+    """Whether the last collection of this home was a day ago, or there was none."""
+    try:
+        return time.time() - _stamp(home).stat().st_mtime > SECONDS_PER_DAY
+    except FileNotFoundError:
+        return True
+
+
+async def collect_unused(store: Store, home: Home, settings: Settings) -> Collected | None:
+    """Remove what nothing has referred to for ``unused_days``.
+
+    It can be cancelled anywhere; the next one begins anew.
+
+    Returns:
+        What was removed, or None if it is switched off or another process is at it.
+
+    Raises:
+        DatabaseError: the database cannot be read or written.
+    """
+    if not settings.unused_days:
+        return None
+    # What a running invocation was given must not go under it.
+    age = max(settings.unused_days * SECONDS_PER_DAY, settings.max_timeout_seconds + SPARE_SECONDS)
+    before = time.time() - age
+    with _alone(home) as is_alone:
+        if not is_alone:
+            return None
+        agents = await store.purge_agents(ago_text(age))
+        packages, environments = await store.digests_in_use()
+        collected = Collected(
+            agents,
+            await remove_unused(home.packages, packages, before),
+            await remove_unused(home.environments, environments, before),
+            *await _collect_artifacts(store, home, before),
+        )
+        await asyncio.to_thread(_remove_locks, home.environments / LOCKS, packages, before)
+        await asyncio.to_thread(_remove_trees, home.cache / TREES, before)
+        _stamp(home).touch()
+    return collected
+
+
+async def _collect_artifacts(store: Store, home: Home, before: float) -> tuple[int, int]:
+    artifacts = LocalArtifacts(home.artifacts)
+    in_use, newest = await _marked(store, "")
+    in_use |= await asyncio.to_thread(_parts, artifacts, in_use)
+    # Runs that were created meanwhile may name artifacts that only they know.
+    more, _ = await _marked(store, newest)
+    in_use |= more | await asyncio.to_thread(_parts, artifacts, more)
+    count = size = 0
+    for shard in await asyncio.to_thread(artifacts.shards):
+        removed = await asyncio.to_thread(artifacts.remove_unused, shard, in_use, before)
+        count, size = count + removed[0], size + removed[1]
+    return count, size
+
+
+async def _marked(store: Store, after: str) -> tuple[set[str], str]:
+    """The artifacts in all runs after ``after``, and the last run's id."""
+    found: set[str] = set()
+    last = after
+    while True:
+        page, reached = await store.artifacts_in_use(last)
+        if not reached:
+            return found, last
+        found |= page
+        last = reached
+
+
+def _parts(artifacts: LocalArtifacts, references: set[str]) -> set[str]:
+    """The files of those among the artifacts that are directories."""
+    return {part for one in references for part in listed_artifacts(artifacts, one)}
+
+
+def _remove_locks(folder: Path, packages: frozenset[str], before: float) -> None:
+    if not folder.is_dir():
+        return
+    for file in folder.iterdir():
+        if file.name.partition("-")[0] not in packages and file.stat().st_mtime < before:
+            file.unlink(missing_ok=True)
+
+
+def _remove_trees(folder: Path, before: float) -> None:
+    if not folder.is_dir():
+        return
+    for tree in folder.iterdir():
+        if tree.stat().st_mtime < before:
+            shutil.rmtree(tree, ignore_errors=True)
+
+
+def _stamp(home: Home) -> Path:
+    return home.hosts.parent / "collected"
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[bool]:
+    """Whether this is the one process of the home that collects; it is until the end."""
+    path = home.hosts.parent / "collecting.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
