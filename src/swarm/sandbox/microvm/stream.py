@@ -60,6 +60,11 @@ class GuestStream(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame(CONTROL, dump_bytes(message)))
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the guest has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     async def message(self) -> JsonObject:
         """The next control message.
 

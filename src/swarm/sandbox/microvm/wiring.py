@@ -38,6 +38,9 @@ class _WireTransport(asyncio.Transport):
     def write(self, data: Any) -> None:
         self._stream.send(WIRE, bytes(data))
 
+    def get_write_buffer_size(self) -> int:
+        return self._stream.unsent_bytes
+
     def is_closing(self) -> bool:
         return self._is_closing
 
@@ -193,7 +196,7 @@ class ProxyRelay:
     def take_message(self, message: JsonObject) -> None:
         """A ``connect``, ``close`` or ``credit`` of the guest's."""
         number = message.get("number")
-        if not isinstance(number, int):
+        if not isinstance(number, int) or not 0 <= number < 1 << 32:
             self._stream.break_off("a message on a connection without its number")
             return
         relay = self._relays.get(number)
