@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import threading
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import pytest
 
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.kernel.settings import Settings
-from swarm.sandbox.egress import exchange
+from swarm.sandbox.egress import exchange, names, proxy
 from swarm.sandbox.egress.policy import is_public
 from swarm.sandbox.egress.proxy import EgressProxy
 
@@ -31,11 +32,14 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b"
 _SECONDS = 30.0
 
 
-class Silent:
-    """The host's side of an invocation, of no interest here."""
+@dataclass
+class Listening:
+    """The host's side of an invocation, of which only the log is of interest."""
+
+    lines: list[str] = field(default_factory=list)
 
     def log(self, stream: str, level: str, message: str) -> None:
-        pass
+        self.lines.append(message)
 
     def progress(self, fraction: float | None, message: str) -> None:
         pass
@@ -76,6 +80,7 @@ class Net:
     folder: Path
     stack: contextlib.AsyncExitStack
     port: int = 0
+    services: Listening = field(default_factory=Listening)
 
     async def serve(self, handler: Handler, host: str = "127.0.0.1", port: int = 0) -> int:
         async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,9 +97,9 @@ class Net:
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
         settings = Settings(home=self.folder, allowed_private_networks=private)
-        proxy = await EgressProxy.start(listener.detach(), granted, settings)
-        proxy.log_to(Silent())
-        self.stack.push_async_callback(proxy.close)
+        started = await EgressProxy.start(listener.detach(), granted, settings)
+        started.log_to(self.services)
+        self.stack.push_async_callback(started.close)
 
     async def naive_proxy(self, granted: str) -> None:
         """A proxy that looks at the first line of a connection, and then carries bytes."""
@@ -211,7 +216,7 @@ class _Resolver:
         self.answers = list(answers)
         self.asked = 0
 
-    async def __call__(self, host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+    def __call__(self, host: str, port: int, **_: object) -> list[tuple[object, ...]]:
         addresses = self.answers[min(self.asked, len(self.answers) - 1)]
         self.asked += 1
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (name, port)) for name in addresses]
@@ -225,9 +230,8 @@ async def _rebinding(
     port = await net.serve(honest, "127.0.0.2")
     await net.serve(hidden, "127.0.0.1", port)
     resolver = _Resolver(*answers)
-    loop = asyncio.get_running_loop()
     patched = pytest.MonkeyPatch()
-    patched.setattr(loop, "getaddrinfo", resolver, raising=False)
+    patched.setattr(names, "getaddrinfo", resolver)
     net.stack.callback(patched.undo)
     return honest, hidden, port, resolver
 
@@ -242,7 +246,7 @@ async def test_a_name_is_connected_to_where_it_was_judged(
     proxy_port = net.port
 
     async def by_name(addresses: object, to: int) -> object:
-        found = await resolver("flip.test", to)
+        found = resolver("flip.test", to)
         return await asyncio.open_connection(found[0][4][0], to)  # type: ignore[index]
 
     with monkeypatch.context() as naive:
@@ -370,3 +374,110 @@ async def test_no_line_is_added_to_a_head(net: Net, line: str) -> None:
     answer = await net.send(request)
     assert backend.heads == []
     assert b" 200 " not in answer
+
+
+@dataclass
+class _SilentNameServer:
+    """Lookups that do not end before the test does."""
+
+    end: threading.Event = field(default_factory=threading.Event)
+    asked: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    count: int = 0
+
+    def __call__(self, host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        self.count += 1
+        self.asked.release()
+        self.end.wait()
+        raise OSError("no such name")
+
+
+@pytest.fixture
+def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[_SilentNameServer]:
+    server = _SilentNameServer()
+    monkeypatch.setattr(names, "getaddrinfo", server)
+    yield server
+    server.end.set()
+
+
+async def _ask_for_names(port: int, count: int) -> list[asyncio.StreamWriter]:
+    writers = []
+    for number in range(count):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"CONNECT n{number}.evil.test:443 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writers.append(writer)
+    return writers
+
+
+async def test_names_that_are_never_answered_hold_up_only_who_asks(
+    net: Net, silence: _SilentNameServer
+) -> None:
+    await net.proxy("*.evil.test")
+    writers = await _ask_for_names(net.port, 60)
+    for _ in range(names.LOOKUPS_OF_A_SANDBOX):
+        await asyncio.to_thread(silence.asked.acquire)
+    # The threads that the host works on are free (there are fewer than 60), and those of others.
+    async with asyncio.timeout(_SECONDS):
+        await asyncio.gather(*(asyncio.to_thread(int) for _ in range(60)))
+    assert silence.count == names.LOOKUPS_OF_A_SANDBOX
+    await net.proxy("*.evil.test")
+    writers += await _ask_for_names(net.port, 1)
+    assert await asyncio.to_thread(silence.asked.acquire, timeout=_SECONDS)
+    for writer in writers:
+        writer.close()
+
+
+async def test_it_would_hold_up_the_host_on_the_threads_of_its_loop(
+    silence: _SilentNameServer,
+) -> None:
+    loop = asyncio.get_running_loop()
+    held = [loop.run_in_executor(None, silence, "n.evil.test", 443) for _ in range(60)]
+    for _ in range(2):
+        silence.asked.acquire()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await asyncio.to_thread(int)
+    silence.end.set()
+    await asyncio.gather(*held, return_exceptions=True)
+
+
+async def test_lookups_are_bounded_for_all_together(
+    net: Net, silence: _SilentNameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "_threads", threading.BoundedSemaphore(1))
+    await net.proxy("*.evil.test")
+    writers = await _ask_for_names(net.port, 1)
+    await asyncio.to_thread(silence.asked.acquire)
+    answer = await net.send("CONNECT other.evil.test:443 HTTP/1.1\nHost: x\n\n")
+    assert answer.startswith(b"HTTP/1.1 502")
+    for writer in writers:
+        writer.close()
+    silence.end.set()
+
+
+async def test_refusals_do_not_fill_the_log(net: Net) -> None:
+    await net.proxy("granted.test")
+    long = "x" * 5000
+    for number in range(proxy.LOGGED_REFUSALS + 5):
+        await net.send(f"GET http://{long}{number}/ HTTP/1.1\nHost: h\n\n")
+    assert len(net.services.lines) == proxy.LOGGED_REFUSALS
+    assert max(map(len, net.services.lines)) < 2 * proxy.LOGGED_LENGTH
+    assert "further refusals are not logged" in net.services.lines[-1]
+
+
+async def test_who_is_slow_holds_up_only_its_own_connection(net: Net) -> None:
+    backend = Backend(b"public")
+    port = await net.serve(backend)
+    await net.proxy("127.0.0.1", private=("127.0.0.0/8",))
+    slow = [await asyncio.open_connection("127.0.0.1", net.port) for _ in range(50)]
+    for _, writer in slow:
+        writer.write(b"GET http://127.0.0.1/ HTTP/1.1\r\nX: ")
+    request = f"GET http://127.0.0.1:{port}/ HTTP/1.1\nHost: h\n\n"
+    assert b"public" in await net.send(request)
+    for _, writer in slow:
+        writer.close()
+
+
+async def test_a_head_without_end_is_refused(net: Net) -> None:
+    await net.proxy("*")
+    answer = await net.send(b"GET http://example.com/ HTTP/1.1\r\n" + b"X: " + b"y" * 200_000)
+    assert answer == b""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import h11
 
 from swarm.kernel.errors import InvalidError
+from swarm.sandbox.egress.names import Names
 from swarm.sandbox.egress.policy import Address, EgressPolicy, split_authority
 
 IDLE_SECONDS: Final = 300.0
@@ -59,10 +60,12 @@ class Exchange:
     def __init__(
         self,
         policy: EgressPolicy,
+        names: Names,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
         self._policy = policy
+        self._names = names
         self._reader = reader
         self._writer = writer
         self._client = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
@@ -202,7 +205,7 @@ class Exchange:
             )
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                addresses = await _resolve(host, port)
+                addresses = await self._names.addresses(host, port)
                 allowed = [
                     address
                     for address in addresses
@@ -264,14 +267,6 @@ def _end_to_end(headers: h11._headers.Headers, without: bytes = b"") -> list[tup
     }
     dropped = _HOP_BY_HOP | named | {without}
     return [(name, value) for name, value in headers if name not in dropped]
-
-
-async def _resolve(host: str, port: int) -> list[Address]:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(
-        dict.fromkeys(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found)
-    )
 
 
 def _is_own(address: Address) -> bool:

@@ -17,12 +17,16 @@ import h11
 from swarm.kernel.errors import SwarmError
 from swarm.kernel.settings import Settings
 from swarm.sandbox.egress.exchange import Exchange, Refusal
+from swarm.sandbox.egress.names import Names
 from swarm.sandbox.egress.policy import EgressPolicy
 from swarm.sandbox.ports import GuestServices
 
 MAX_CONNECTIONS: Final = 128
 """Connections that one sandbox may have open at once."""
-_EARLY_REFUSALS: Final = 100
+LOGGED_REFUSALS: Final = 100
+"""Refusals that are logged for one sandbox; more of them are not."""
+LOGGED_LENGTH: Final = 500
+"""Characters of a refusal that are logged; it repeats what was asked for."""
 
 
 class EgressProxy:
@@ -31,7 +35,9 @@ class EgressProxy:
     def __init__(self, policy: EgressPolicy) -> None:
         self._policy = policy
         self._services: GuestServices | None = None
+        self._names = Names()
         self._early: list[str] = []
+        self._logged = 0
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -83,7 +89,7 @@ class EgressProxy:
             if len(self._connections) > MAX_CONNECTIONS:
                 self._log(f"more than {MAX_CONNECTIONS} connections at once were refused")
                 return
-            exchange = Exchange(self._policy, reader, writer)
+            exchange = Exchange(self._policy, self._names, reader, writer)
             while await self._serve_one(exchange):
                 pass
         except (OSError, h11.ProtocolError, TimeoutError):
@@ -101,7 +107,14 @@ class EgressProxy:
             return False
 
     def _log(self, text: str) -> None:
+        self._logged += 1
+        if self._logged > LOGGED_REFUSALS:
+            return
+        if len(text) > LOGGED_LENGTH:
+            text = f"{text[:LOGGED_LENGTH]} … [{len(text) - LOGGED_LENGTH} characters cut]"
+        if self._logged == LOGGED_REFUSALS:
+            text = f"{text} (further refusals are not logged)"
         if self._services is not None:
             self._services.log("log", "warning", text)
-        elif len(self._early) < _EARLY_REFUSALS:
+        else:
             self._early.append(text)
