@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -130,6 +130,11 @@ class Ground:
             live_input=attack.live_input,
             network=attack.network,
         )
+
+    def attack_from(self, place: str, attacks: Sequence[Attack], calls: int = 1) -> Verdict:
+        """Make many attacks in one sandbox: from a ``command``, ``node``, or the ``pool``."""
+        many = [(attack.name, attack.targets) for attack in attacks]
+        return self.fresh_order(json.dumps({"from": place, "many": many, "calls": calls}))
 
     def order(self, attack: str, without: frozenset[str] = frozenset(), **more: Any) -> Verdict:
         """Have the worker make an attack."""

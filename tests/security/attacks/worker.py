@@ -28,7 +28,16 @@ from swarm.sandbox.linux import plan, zygote_client
 from swarm.sandbox.linux.backend import NamespaceBackend
 from swarm.sandbox.linux.plan import HostFacts
 from swarm.sandbox.linux.zygote_client import Zygote
-from swarm.sandbox.ports import CallContext, InputMount, Limits, Program, Sandbox, SandboxRequest
+from swarm.sandbox.pool import PooledBackend
+from swarm.sandbox.ports import (
+    CallContext,
+    InputMount,
+    Limits,
+    Program,
+    Sandbox,
+    SandboxBackend,
+    SandboxRequest,
+)
 from swarm.store.artifacts import LocalArtifacts
 
 _SUITE: Final = Path(__file__).parent
@@ -131,8 +140,44 @@ class Worker:
         for backend in self._backends.values():
             await backend.close()
 
+    async def run_many(self, order: dict[str, Any]) -> JsonObject:
+        """Do many attacks at once, from a package of some runtime, and tell what came of them."""
+        python = str(python_program().program)
+        backend: SandboxBackend = self._backend(_PRODUCT, frozenset())
+        if order["from"] == "pool":
+            backend = PooledBackend(NamespaceBackend(self._settings), self._settings)
+        request = self._request(order, frozenset())
+        # Started once, so that its decoys are known.
+        attacks = {"many": order["many"], "targets": self._targets_of(_PRODUCT)}
+        programs = {
+            "command": replace(request.program, runtime="command", entry=(python, "batch.py")),
+            "node": replace(request.program, runtime="node", entry=("native.mjs",)),
+            "pool": replace(request.program, entry=("early.py",)),
+        }
+        request = replace(request, program=programs[order["from"]])
+        if order["from"] == "pool":
+            request = replace(request, environment={"ATTACKS": json.dumps(attacks)})
+        inputs = {**attacks, "python": python}
+        answers = []
+        try:
+            for _ in range(order["calls"]):
+                sandbox = await backend.prepare(request)
+                try:
+                    result = await sandbox.call(inputs, _CONTEXT, Services())
+                finally:
+                    await sandbox.destroy()
+                answers.append({"outputs": result.outputs, "error": result.error})
+        except SwarmError as error:
+            return {"unavailable": str(error)}
+        finally:
+            if isinstance(backend, PooledBackend):
+                await backend.close()
+        return {"answers": answers}
+
     async def run(self, order: dict[str, Any]) -> JsonObject:
         """Do one attack and tell what came of it."""
+        if "many" in order:
+            return await self.run_many(order)
         without = frozenset(order["without"])
         try:
             name = _zygote_name(without)

@@ -5,6 +5,7 @@ returns what it gained, or raises what stopped it. Only the standard library is 
 harms what it reaches: to open, to look and to count is proof enough.
 """
 
+import contextlib
 import errno
 import importlib
 import os
@@ -25,5 +26,6 @@ def handler(inputs):
     if not gained:
         return {"gained": None, "refusal": "nothing", "detail": "nothing was found"}
     # What is left of an attack must not keep its answer from being seen.
-    os.set_inheritable(3, False)
+    with contextlib.suppress(OSError):  # It is not there for commands.
+        os.set_inheritable(3, False)
     return {"gained": str(gained)[:300], "refusal": None, "detail": ""}

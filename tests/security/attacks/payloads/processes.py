@@ -13,6 +13,8 @@ from system import Stopped, call, in_child, wait_until
 _PTRACE_TRACEME = 0
 _PTRACE_SEIZE = 0x4206
 _MARK = b"swarm-decoy"
+init = os.getppid
+"""The sandbox's first process, whose child a handler is."""
 
 
 def _decoys():
@@ -67,11 +69,11 @@ def signal_host_blindly(targets):
 
 def signal_init(targets):
     """Stop init, whose end would be noticed by the host."""
-    init = os.getppid()
-    os.kill(init, signal.SIGSTOP)
+    pid = init()
+    os.kill(pid, signal.SIGSTOP)
 
     def state():
-        with open(f"/proc/{init}/status") as file:
+        with open(f"/proc/{pid}/status") as file:
             return next(line.split()[1] for line in file if line.startswith("State:"))
 
     try:
@@ -82,7 +84,7 @@ def signal_init(targets):
             raise Stopped("unmoved", "init does not heed signals from inside")
         return "stopped init"
     finally:
-        os.kill(init, signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
 
 
 def trace_host(targets):
@@ -91,7 +93,7 @@ def trace_host(targets):
 
 
 def trace_init(targets):
-    call("ptrace", _PTRACE_SEIZE, os.getppid(), 0, 0)
+    call("ptrace", _PTRACE_SEIZE, init(), 0, 0)
     return "traced init"
 
 
@@ -101,18 +103,18 @@ def trace_child(targets):
 
 
 def init_memory(targets):
-    with open(f"/proc/{os.getppid()}/mem", "rb", buffering=0) as file:
+    with open(f"/proc/{init()}/mem", "rb", buffering=0) as file:
         return f"opened init's memory as {file.fileno()}"
 
 
 def init_descriptors(targets):
     """What init keeps for the host: its channel, and the host's locks."""
-    folder = f"/proc/{os.getppid()}/fd"
+    folder = f"/proc/{init()}/fd"
     return [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
 
 
 def init_environment(targets):
-    with open(f"/proc/{os.getppid()}/environ", "rb") as file:
+    with open(f"/proc/{init()}/environ", "rb") as file:
         return file.read(100)
 
 
@@ -138,7 +140,7 @@ def steal_descriptor(targets):
 
 
 def steal_from_init(targets):
-    pidfd = os.pidfd_open(os.getppid())
+    pidfd = os.pidfd_open(init())
     for number in range(64):
         try:
             return call("pidfd_getfd", pidfd, number, 0)
