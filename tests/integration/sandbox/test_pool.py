@@ -15,7 +15,7 @@ from swarm.kernel.settings import Settings
 from swarm.sandbox.linux.backend import NamespaceBackend
 from swarm.sandbox.pool import PooledBackend
 from swarm.sandbox.ports import Outcome, SandboxRequest
-from tests.contract.sandbox.calling import CONTEXT, Caller, limits
+from tests.contract.sandbox.calling import CONTEXT, MEBIBYTE, Caller, limits
 
 PYTHON = """
 import os, random, time, uuid
@@ -190,6 +190,35 @@ async def test_memory_of_an_idle_sandbox_counts(call: Caller, kernel: NamespaceB
         await sandbox.destroy()
         await kernel.close()
     assert not sandbox.is_alive
+
+
+async def test_memory_is_bounded_before_the_call_too(
+    call: Caller, kernel: NamespaceBackend
+) -> None:
+    code = """
+        import os, signal
+        for _ in range(6):
+            if os.fork() == 0:
+                held = bytearray(b"x") * (48 << 20)
+                while True:
+                    signal.pause()
+        while True:
+            signal.pause()
+    """
+    bounds = limits(memory_bytes=128 * MEBIBYTE, timeout_seconds=60)
+    sandbox = await kernel.prepare_ahead(call.request(code, limits=bounds))
+    group = sandbox._parts.group
+    try:
+        # A group ends its processes one by one, and tells; the watchdog ends all of them.
+        async with asyncio.timeout(30):
+            while sandbox.is_alive and (group is None or group.oom_kills() == 0):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        result = await sandbox.call({}, CONTEXT, call.services)
+    finally:
+        await sandbox.destroy()
+        await kernel.close()
+    assert result.outcome is Outcome.OOM, result
+    assert result.usage.wall_ms < 30_000
 
 
 async def test_many_at_once_each_get_one_of_their_own(call: Caller, pool: PooledBackend) -> None:

@@ -17,7 +17,7 @@ from swarm.sandbox.egress.proxy import EgressProxy
 from swarm.sandbox.linux.cgroups import Cgroup
 from swarm.sandbox.linux.channel import Channel, HandlerEnd, is_connected
 from swarm.sandbox.linux.remedies import unavailable
-from swarm.sandbox.linux.watchdog import Watchdog, cpu_seconds_of, descendants, memory_of
+from swarm.sandbox.linux.watchdog import IDLE_INTERVAL_SECONDS, Watchdog, cpu_seconds_of
 from swarm.sandbox.linux.zygote_client import Ended, SpawnedProcess, Zygote, close_all
 from swarm.sandbox.ports import (
     CallContext,
@@ -72,6 +72,7 @@ class NamespaceSandbox:
         self._out_of_memory: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_called = False
         self._is_killed = False
+        self._killing: asyncio.Future[Ended] | None = None
         self._is_over = False
         self._killed_cpu_seconds = 0.0
         self._is_destroyed = False
@@ -99,6 +100,7 @@ class NamespaceSandbox:
         if self._parts.group is None:
             limit = self._parts.request.limits.memory_bytes
             self._watchdog = Watchdog(await process.pid, self._descriptors, limit)
+            self._watchdog.start(self._memory_ran_out, IDLE_INTERVAL_SECONDS)
 
     @property
     def is_alive(self) -> bool:
@@ -109,11 +111,10 @@ class NamespaceSandbox:
         return self._parts.channel.is_open and wire >= 0 and is_connected(wire)
 
     def memory_bytes(self) -> int:
-        """Memory charged to its cgroup, else the processes' share of what they map."""
+        """Memory charged to its cgroup, else what the watchdog saw last."""
         if self._parts.group is not None:
             return self._parts.group.used_memory()
-        pid = self._process.pid
-        return sum(map(memory_of, descendants(pid.result()))) if pid.done() else 0
+        return 0 if self._watchdog is None else self._watchdog.used_bytes
 
     def wake(self) -> None:
         """Undo what :meth:`NamespaceBackend.prepare_ahead` did to the priority."""
@@ -156,6 +157,7 @@ class NamespaceSandbox:
             return
         self._is_destroyed = True
         parts = self._parts
+        self._unwatch_memory()
         if parts.process is not None:
             await self._end()
         if self._proxy is not None:
@@ -259,6 +261,9 @@ class NamespaceSandbox:
         self._unwatch_memory()
         if not self._out_of_memory.done():
             self._out_of_memory.set_result(None)
+        if not self._is_called:
+            # Nobody waits for it yet. Whoever gets it now is told that it ran out of memory.
+            self._killing = asyncio.ensure_future(self._parts.zygote.kill(self._process))
 
     def _is_out_of_memory(self) -> bool:
         group = self._parts.group

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Final
 
 INTERVAL_SECONDS: Final = 0.2
+IDLE_INTERVAL_SECONDS: Final = 1.0
+"""For a sandbox that waits for its call. Its package has been imported, so it may use memory too."""
 _PROCESS_LIMIT: Final = 4096
 
 
 class Watchdog:
-    """Watches one sandbox.
+    """Watches one sandbox, from a thread: some processes take the kernel long to add up.
 
     Args:
         init: host pid of the sandbox's init.
@@ -31,25 +33,36 @@ class Watchdog:
         self._folders = tuple(folders)
         self._limit = limit
         self._task: asyncio.Task[None] | None = None
+        self.used_bytes = 0
+        """When it was looked at last."""
         self.peak_bytes = 0
 
-    def start(self, strike: Callable[[], None]) -> None:
-        """Watch until the limit is passed; ``strike`` is called then."""
-        self._task = asyncio.get_running_loop().create_task(self._watch(strike))
+    def start(self, strike: Callable[[], None], interval: float = INTERVAL_SECONDS) -> None:
+        """Watch until the limit is passed; ``strike`` is called then.
+
+        Args:
+            strike: called once.
+            interval: seconds between two looks; the first is at once.
+        """
+        self.stop()
+        self._task = asyncio.get_running_loop().create_task(self._watch(strike, interval))
 
     def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
-    async def _watch(self, strike: Callable[[], None]) -> None:
+    async def _watch(self, strike: Callable[[], None], interval: float) -> None:
         while True:
-            used = sum(map(_used_of_folder, self._folders))
-            used += sum(map(memory_of, descendants(self._init)))
-            self.peak_bytes = max(self.peak_bytes, used)
-            if used > self._limit:
+            self.used_bytes = await asyncio.to_thread(self._look)
+            self.peak_bytes = max(self.peak_bytes, self.used_bytes)
+            if self.used_bytes > self._limit:
                 strike()
                 return
-            await asyncio.sleep(INTERVAL_SECONDS)
+            await asyncio.sleep(interval)
+
+    def _look(self) -> int:
+        used = sum(map(_used_of_folder, self._folders))
+        return used + sum(map(memory_of, descendants(self._init)))
 
 
 def descendants(pid: int) -> list[int]:
@@ -95,5 +108,8 @@ def cpu_seconds_of(init: int) -> float:
 
 
 def _used_of_folder(descriptor: int) -> int:
-    status = os.fstatvfs(descriptor)
+    try:
+        status = os.fstatvfs(descriptor)
+    except OSError:
+        return 0  # It was closed meanwhile.
     return (status.f_blocks - status.f_bfree) * status.f_frsize
