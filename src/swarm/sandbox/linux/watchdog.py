@@ -15,7 +15,7 @@ from typing import Final
 
 INTERVAL_SECONDS: Final = 0.2
 IDLE_INTERVAL_SECONDS: Final = 1.0
-"""For a sandbox that waits for its call. Its package has been imported, so it may use memory too."""
+"""For one that waits for its call. Its package has been imported, so it may use memory too."""
 _PROCESS_LIMIT: Final = 4096
 
 
