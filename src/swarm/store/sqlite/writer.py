@@ -191,9 +191,11 @@ class Writer:
             begun = True
             outcomes = _apply(connection, batch)
             connection.execute("COMMIT")
+            session.turns.tell()
         except _FAILURES as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+                session.turns.tell()
             if begun and len(batch) > 1:
                 return [outcome for entry in batch for outcome in self._commit(session, [entry])]
             return [(future, None, self._failures.explain(error)) for _, future in batch]
