@@ -98,10 +98,11 @@ async def test_a_hit_has_its_package_loaded_and_nothing_in_common(
 ) -> None:
     request = call.request(PYTHON)
     await warm(call, pool, request)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
     found = [await hit(call, pool, request) for _ in range(3)]
     assert all(outputs["waited"] > 0.25 for outputs in found)
     assert all(outputs["left"] == [] for outputs in found)
-    assert all(outputs["niceness"] == 0 for outputs in found)
+    assert all(outputs["niceness"] in (0, own) for outputs in found)
     drawn = [value for outputs in found for value in outputs["drawn"]]
     assert len(set(drawn)) == len(drawn)
 

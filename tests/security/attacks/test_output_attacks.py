@@ -52,7 +52,7 @@ _OTHERS = (
         "tree",
         "directory",
         "more bytes in files than the limit",
-        targets={"count": 5, "bytes": 64 << 20},
+        targets={"count": 5, "bytes": 4 << 20},
     ),
 )
 

@@ -123,7 +123,7 @@ class Worker:
     def __init__(self, folder: Path, usr: str) -> None:
         self._folder = folder
         self._usr = usr
-        self._settings = Settings(home=folder / "home")
+        self._settings = Settings(home=folder / "home", max_output_files_mb=16)
         self._backends: dict[str, NamespaceBackend] = {}
         self._targets: dict[str, JsonObject] = {}
         self._stages = 0
@@ -278,7 +278,7 @@ class Worker:
             return _collect_naively(sandbox.outputs_descriptor(), path)
         fields = [FieldDefinition(name="out", type=kind)]
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 outputs = await self._take_out(sandbox, fields, {"out": {"$file": path}})
         except SwarmError as error:
             return {"refused": error.message}
