@@ -23,7 +23,7 @@ from swarm.kernel.json import JsonObject, JsonValue
 from swarm.kernel.settings import Settings, load_settings
 from swarm.sandbox.interpreters import find_node, python_program
 from swarm.sandbox.linux.backend import NamespaceBackend
-from swarm.sandbox.linux.watchdog import descendants, memory_of
+from swarm.sandbox.linux.watchdog import memory_of
 from swarm.sandbox.pool import PooledBackend
 from swarm.sandbox.ports import (
     CallContext,
@@ -151,9 +151,7 @@ async def idle_memory(settings: Settings, request: SandboxRequest) -> float:
     kernel = NamespaceBackend(settings)
     sandbox = await kernel.prepare(request)
     await asyncio.sleep(1)  # Its package is imported meanwhile.
-    zygote = kernel.zygote_pid
-    assert zygote is not None
-    used = sum(memory_of(pid) for pid in descendants(zygote) if pid != zygote)
+    used = sum(map(memory_of, sandbox.processes()))
     await sandbox.destroy()
     await kernel.close()
     return used / MEBIBYTE

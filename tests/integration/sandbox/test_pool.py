@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -172,7 +173,10 @@ async def test_none_is_handed_out_after_the_zygote_was_killed(
     await warm(call, pool, request)
     await until_ready(pool, 2)
     assert kernel.zygote_pid is not None
+    zygote = os.pidfd_open(kernel.zygote_pid)
     os.kill(kernel.zygote_pid, signal.SIGKILL)
+    select.select([zygote], [], [])
+    os.close(zygote)
     async with asyncio.timeout(30):
         # Nothing tells the loop yet: the pool asks the kernel by itself.
         assert (await call.run(request, {})).outcome is Outcome.OK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -61,7 +60,7 @@ async def test_the_hosts_files_are_not_there(call: Caller, tmp_path: Path) -> No
         ["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"]
     )
     assert not any(outputs[name] for name in ("secret", "shadow", "up", "sys", "run"))
-    assert outputs["init"] in ("EACCES", "EPERM")
+    assert outputs["init"] == "ENOENT"
 
 
 async def test_only_the_work_folders_can_be_written(call: Caller) -> None:
@@ -127,10 +126,10 @@ async def test_only_its_own_processes_are_there(call: Caller) -> None:
         }
     """,
     )
-    assert outputs["pids"] == [1, 2]
+    assert outputs["pids"] == [2]
     assert outputs["self"] == 2
     for name in ("memory", "descriptors", "environment"):
-        assert outputs[name] in ("EACCES", "EPERM"), name
+        assert outputs[name] == "ENOENT", name
     assert outputs["own"] == 5  # 0 to 3, and the folder itself
     assert outputs["kill"] in ("EPERM", ["done", "None"])
 
@@ -259,7 +258,7 @@ async def test_limits_cannot_be_raised(call: Caller) -> None:
         return found
     """,
     )
-    assert outputs == {"CORE": 0, "NOFILE": 4096, "MEMLOCK": 65536, "NPROC": 65}
+    assert outputs == {"CORE": 0, "NOFILE": 4096, "MEMLOCK": 65536, "NPROC": 64}
 
 
 async def test_the_host_sees_an_ordinary_user(call: Caller) -> None:
@@ -295,7 +294,10 @@ async def test_sandboxes_at_once_are_different_users_apart(call: Caller) -> None
     """
     request = call.request(code)
     call.services.secrets = {"GO": "go"}
-    results = await asyncio.gather(call.run(request, {}), call.run(request, {}))
+    pair = [await call.backend.prepare(request) for _ in range(2)]
+    results = [await sandbox.call({}, CONTEXT, call.services) for sandbox in pair]
+    for sandbox in pair:
+        await sandbox.destroy()
     one, other = (result.outputs for result in results)
     host = {name: os.readlink(f"/proc/self/ns/{name}") for name in one["namespaces"]}  # noqa: PTH115
     for name, link in one["namespaces"].items():

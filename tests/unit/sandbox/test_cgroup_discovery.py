@@ -72,7 +72,7 @@ def test_version_2_beside_the_hosts_own_group(v2: Path) -> None:
         "memory.max": "1000",
         "memory.swap.max": "0",
         "memory.oom.group": "1",
-        "pids.max": "8",
+        "pids.max": "7",
     }
     assert group.process_files == (folder / "cgroup.procs",)
     (folder / "memory.peak").write_text("4096\n")

@@ -161,7 +161,8 @@ class NamespaceBackend:
             ) from None
         files = [] if self._tree is None else [str(path) for path in self._tree.zygote_files]
         configuration = plan.configuration(facts, staging, self._locks, files)
-        return await Zygote.start(facts.python, configuration, self._locks)
+        user = plan.ordinary_user(facts)
+        return await Zygote.start(facts.python, configuration, self._locks, user)
 
     def _layers(self, zygote: Zygote) -> tuple[str, ...]:
         layers = list(REQUIRED_LAYERS)

@@ -300,25 +300,5 @@ ALLOWED: Final[dict[str, int]] = {
 }
 """Allowed whatever the arguments."""
 
-INIT: Final = (
-    "read",
-    "write",
-    "sendto",
-    "sendmsg",
-    "wait4",
-    "exit",
-    "exit_group",
-    "close",
-    "rt_sigaction",
-    "rt_sigprocmask",
-    "rt_sigreturn",
-    "brk",
-    "mmap",
-    "munmap",
-    "mremap",
-    "madvise",
-    "futex",
-    "getpid",
-    "restart_syscall",
-)
-"""All that a sandbox's init needs after it has started the handler."""
+INIT: Final = ("pause",)
+"""All that a sandbox's init does once it has given up its power."""

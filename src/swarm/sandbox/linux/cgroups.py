@@ -24,7 +24,6 @@ _REQUIRED: Final = {"memory", "pids"}
 _CPU_SHARES: Final = 1024 * (os.cpu_count() or 1)
 """Version 1, all sandboxes together: on each processor as much as one thread of the host's, however
 many they are. In version 2 the default already shares evenly between them and the host's group."""
-_INIT_PROCESSES: Final = 1
 
 
 class Cgroup(Protocol):
@@ -169,7 +168,7 @@ class _TreeV1:
         (memory / "memory.limit_in_bytes").write_text(str(limits.memory_bytes))
         # Absent where swap is not accounted; then there is none to bound here.
         _write(memory / "memory.memsw.limit_in_bytes", str(limits.memory_bytes))
-        (pids / "pids.max").write_text(str(limits.processes + _INIT_PROCESSES))
+        (pids / "pids.max").write_text(str(limits.processes))
         return group
 
     def close(self) -> None:
@@ -222,7 +221,7 @@ class _TreeV2:
         (folder / "memory.max").write_text(str(limits.memory_bytes))
         _write(folder / "memory.swap.max", "0")
         _write(folder / "memory.oom.group", "1")
-        (folder / "pids.max").write_text(str(limits.processes + _INIT_PROCESSES))
+        (folder / "pids.max").write_text(str(limits.processes))
         return _GroupV2(folder)
 
     def close(self) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
-from dataclasses import dataclass
 from typing import Final
 
 from swarm.kernel.json import JsonObject, dump_bytes, loads
@@ -16,31 +14,8 @@ _LINE_LIMIT: Final = 1024 * 1024
 _DESCRIPTORS: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerEnd:
-    """The end of a handler, as its init tells it."""
-
-    status: int
-    """The handler's wait status."""
-    cpu_seconds: float
-    """Of the handler and of all that ended before it."""
-    is_last: bool
-    """Whether it left nothing behind, so that only init is there yet."""
-
-
-def _handler_end(message: JsonObject) -> HandlerEnd:
-    return HandlerEnd(message["status"], message["cpu_seconds"], message["is_last"])
-
-
-def is_connected(descriptor: int) -> bool:
-    """Whether the other end of a socket is open in some process."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLRDHUP)
-    return not poll.poll(0)
-
-
 class Channel:
-    """The host's end. What arrives was sent before the package's code could run, or by init."""
+    """The host's end. What arrives was sent before the package's code could run."""
 
     def __init__(self) -> None:
         self._host, self._guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -51,17 +26,10 @@ class Channel:
         loop = asyncio.get_running_loop()
         self.first: asyncio.Future[tuple[JsonObject, list[int]] | None] = loop.create_future()
         """The ready or failed message with its descriptors; None when neither came."""
-        self.ended: asyncio.Future[HandlerEnd | None] = loop.create_future()
-        """Init's last word; None when it ended without one."""
 
     @property
     def guest_descriptor(self) -> int:
         return self._guest.fileno()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether init still has its end, by the kernel's word of now."""
-        return self._is_open and is_connected(self._host.fileno())
 
     async def send_plan(self, plan: JsonObject) -> None:
         """Write the plan and give up the guest's end, which has been passed on."""
@@ -74,7 +42,7 @@ class Channel:
             return  # The sandbox failed before it read its plan; the reader meets the end.
 
     def drain(self) -> None:
-        """Take what init said before it ended."""
+        """Take what the sandbox said before it ended."""
         if self._is_open:
             self._receive()
 
@@ -86,8 +54,6 @@ class Channel:
         self._guest.close()
         if not self.first.done():
             self.first.set_result(None)
-        if not self.ended.done():
-            self.ended.set_result(None)
 
     def _receive(self) -> None:
         space = socket.CMSG_SPACE(_DESCRIPTORS * 4)
@@ -107,9 +73,6 @@ class Channel:
             self._take(loads(line))
 
     def _take(self, message: JsonObject) -> None:
-        if message["event"] == "ended":
-            if not self.ended.done():
-                self.ended.set_result(_handler_end(message))
-        elif not self.first.done():
+        if not self.first.done():
             self.first.set_result((message, self._descriptors))
             self._descriptors = []

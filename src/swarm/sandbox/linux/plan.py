@@ -126,6 +126,11 @@ def masked_files() -> tuple[str, ...]:
     return tuple(name for name in _MASKED if os.path.lexists(f"/proc/{name}"))
 
 
+def ordinary_user(facts: HostFacts) -> str | None:
+    """Whom a zygote that is not root enters namespaces for; see ``zygote/entering.py``."""
+    return None if facts.uids else f"{os.geteuid()}:{os.getegid()}"
+
+
 def configuration(
     facts: HostFacts,
     staging: Path,
@@ -143,7 +148,6 @@ def configuration(
         cgroup_files: files by which the zygote, and so every sandbox, joins a cgroup.
         landlock: whether to use it where the kernel has it.
     """
-    user = {"uid": os.geteuid(), "gid": os.getegid(), "inside": INSIDE_ID}
     uids = facts.uids and {"first": facts.uids.first, "blocks": facts.uids.blocks, "size": BLOCK}
     counted = facts.has_cgroup
     filters = {
@@ -153,7 +157,6 @@ def configuration(
     }
     return {
         "staging": str(staging),
-        "user": None if uids else user,
         "uids": uids,
         "cgroup": list(cgroup_files),
         "inside": INSIDE_ID,
@@ -296,8 +299,7 @@ def resource_limits(request: SandboxRequest, facts: HostFacts) -> dict[str, int]
         "CPU": int(limits.timeout_seconds * (os.cpu_count() or 1)) + 10,
     }
     if facts.counts_processes:
-        # One more than allowed: init is the same user.
-        bounds["NPROC"] = limits.processes + 1
+        bounds["NPROC"] = limits.processes
     if not facts.has_cgroup and request.program.runtime != "node":
         bounds["DATA"] = limits.memory_bytes
     return bounds

@@ -15,10 +15,22 @@ from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import Settings
 from swarm.sandbox.egress.proxy import EgressProxy
 from swarm.sandbox.linux.cgroups import Cgroup
-from swarm.sandbox.linux.channel import Channel, HandlerEnd, is_connected
+from swarm.sandbox.linux.channel import Channel
 from swarm.sandbox.linux.remedies import unavailable
-from swarm.sandbox.linux.watchdog import IDLE_INTERVAL_SECONDS, Watchdog, cpu_seconds_of
-from swarm.sandbox.linux.zygote_client import Ended, SpawnedProcess, Zygote, close_all
+from swarm.sandbox.linux.watchdog import (
+    IDLE_INTERVAL_SECONDS,
+    Watchdog,
+    cpu_seconds_of,
+    processes_of,
+)
+from swarm.sandbox.linux.zygote_client import (
+    Ended,
+    HandlerEnd,
+    SpawnedProcess,
+    Zygote,
+    close_all,
+    is_connected,
+)
 from swarm.sandbox.ports import (
     CallContext,
     GuestServices,
@@ -74,6 +86,7 @@ class NamespaceSandbox:
         self._is_killed = False
         self._killing: asyncio.Future[Ended] | None = None
         self._is_over = False
+        self._building_cpu_seconds = 0.0
         self._killed_cpu_seconds = 0.0
         self._is_destroyed = False
 
@@ -92,6 +105,7 @@ class NamespaceSandbox:
         message, self._descriptors = await self._first_message()
         if message["event"] != "ready":
             raise unavailable(message["layer"], message["errno"], message["detail"])
+        self._building_cpu_seconds = message["cpu_seconds"]
         if self._parts.request.network:
             listener = self._descriptors.pop()
             self._proxy = await EgressProxy.start(
@@ -99,22 +113,34 @@ class NamespaceSandbox:
             )
         if self._parts.group is None:
             limit = self._parts.request.limits.memory_bytes
-            self._watchdog = Watchdog(await process.pid, self._descriptors, limit)
+            await process.started
+            self._watchdog = Watchdog(process, self._descriptors, limit)
             self._watchdog.start(self._memory_ran_out, IDLE_INTERVAL_SECONDS)
 
     @property
     def is_alive(self) -> bool:
-        """Whether its init and its handler live; see :class:`swarm.sandbox.ports.IdleSandbox`."""
-        if self._is_called or self._is_destroyed or self._process.ended.done():
+        """Whether its handler lives; see :class:`swarm.sandbox.ports.IdleSandbox`."""
+        if self._is_called or self._is_destroyed or self._process.handler_ended.done():
             return False
+        if not self._parts.zygote.is_alive:
+            return False  # It is being killed.
         wire = self._parts.session.wire_descriptor
-        return self._parts.channel.is_open and wire >= 0 and is_connected(wire)
+        return wire >= 0 and is_connected(wire)
 
     def memory_bytes(self) -> int:
         """Memory charged to its cgroup, else what the watchdog saw last."""
         if self._parts.group is not None:
             return self._parts.group.used_memory()
         return 0 if self._watchdog is None else self._watchdog.used_bytes
+
+    @property
+    def init_pid(self) -> int:
+        """The host's pid of its init, -1 until it is known."""
+        return self._process.init
+
+    def processes(self) -> list[int]:
+        """The host's pids of what runs in it, beside its init."""
+        return processes_of(self._process)
 
     def wake(self) -> None:
         """Undo what :meth:`NamespaceBackend.prepare_ahead` did to the priority."""
@@ -139,7 +165,7 @@ class NamespaceSandbox:
         self._is_over = self._reported is not None and self._reported.is_last
         lost = None if self._is_over else await self._end()
         self._parts.session.drain()
-        usage = self._usage(answer, lost, started)
+        usage = self._usage(answer, started)
         ending = Ending(
             answer,
             is_late=is_late,
@@ -193,7 +219,7 @@ class NamespaceSandbox:
     ) -> tuple[Answer | None, bool]:
         """The answer, if there is one, and whether the time limit passed first."""
         request = self._parts.request
-        ended = self._parts.channel.ended
+        ended = self._process.handler_ended
         call = asyncio.ensure_future(
             self._parts.session.call(request.program.entry, inputs, context.as_json(), services)
         )
@@ -225,7 +251,7 @@ class NamespaceSandbox:
 
     @property
     def _reported(self) -> HandlerEnd | None:
-        ended = self._parts.channel.ended
+        ended = self._process.handler_ended
         return ended.result() if ended.done() else None
 
     async def _end(self) -> Ended:
@@ -235,9 +261,9 @@ class NamespaceSandbox:
             await asyncio.wait([process.ended], timeout=_EXIT_GRACE_SECONDS)
         if not process.ended.done():
             self._is_killed = True
-            if process.pid.done():
-                # The kernel does not count the time of what it kills along with init.
-                self._killed_cpu_seconds = cpu_seconds_of(process.pid.result())
+            if process.started.done():
+                # The kernel tells the time of the handler, not of what is killed beside it.
+                self._killed_cpu_seconds = cpu_seconds_of(process)
         ended = await self._parts.zygote.kill(process)
         self._parts.channel.drain()
         return ended
@@ -269,13 +295,13 @@ class NamespaceSandbox:
         group = self._parts.group
         return self._out_of_memory.done() or (group is not None and group.oom_kills() > 0)
 
-    def _usage(self, answer: Answer | None, lost: Ended | None, started: float) -> ResourceUsage:
+    def _usage(self, answer: Answer | None, started: float) -> ResourceUsage:
         reported = self._reported
         cpu_seconds = max(
             0.0 if reported is None else reported.cpu_seconds,
-            0.0 if lost is None else lost.cpu_seconds,
             self._killed_cpu_seconds,
         )
+        cpu_seconds = max(cpu_seconds - self._building_cpu_seconds, 0.0)
         group = self._parts.group
         peak = group.peak_memory() if group is not None else 0
         if self._watchdog is not None:

@@ -131,7 +131,7 @@ def handler_filter(*, unix_sockets: bool, memory_files: bool = True) -> bytes:
 
 
 def init_filter() -> bytes:
-    """The filter of a sandbox's init: wait, report, exit."""
+    """The filter of a sandbox's init, which only sleeps."""
     return pack(_program((calls.ALLOWED[name] for name in calls.INIT), []))
 
 

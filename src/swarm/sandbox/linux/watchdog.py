@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from swarm.sandbox.linux.zygote_client import SpawnedProcess
+
 INTERVAL_SECONDS: Final = 0.2
 IDLE_INTERVAL_SECONDS: Final = 1.0
 """For one that waits for its call. Its package has been imported, so it may use memory too."""
@@ -23,13 +25,13 @@ class Watchdog:
     """Watches one sandbox, from a thread: some processes take the kernel long to add up.
 
     Args:
-        init: host pid of the sandbox's init.
+        process: the sandbox, started.
         folders: open folders of its tmpfs file systems, whose contents are memory too.
         limit: bytes.
     """
 
-    def __init__(self, init: int, folders: Sequence[int], limit: int) -> None:
-        self._init = init
+    def __init__(self, process: SpawnedProcess, folders: Sequence[int], limit: int) -> None:
+        self._process = process
         self._folders = tuple(folders)
         self._limit = limit
         self._task: asyncio.Task[None] | None = None
@@ -62,21 +64,26 @@ class Watchdog:
 
     def _look(self) -> int:
         used = sum(map(_used_of_folder, self._folders))
-        return used + sum(map(memory_of, descendants(self._init)))
+        return used + sum(map(memory_of, processes_of(self._process)))
 
 
-def descendants(pid: int) -> list[int]:
-    """``pid`` and all processes below it; orphans inside a sandbox go to its init."""
-    found = [pid]
+def processes_of(process: SpawnedProcess) -> list[int]:
+    """The host's pids of a sandbox's handler and all below it; orphans go to its init."""
+    found = [process.handler, *_children(process.init)]
     for parent in found:
         if len(found) > _PROCESS_LIMIT:
             break
-        try:
-            threads = list(Path(f"/proc/{parent}/task").iterdir())
-            for thread in threads:
-                found += map(int, (thread / "children").read_text().split())
-        except OSError:
-            continue  # It has ended meanwhile.
+        found += _children(parent)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (thread / "children").read_text().split())
+    except OSError:
+        return found  # It has ended meanwhile.
     return found
 
 
@@ -95,10 +102,10 @@ def memory_of(pid: int) -> int:
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
 
 
-def cpu_seconds_of(init: int) -> float:
+def cpu_seconds_of(process: SpawnedProcess) -> float:
     """Processor time of a sandbox's living processes and of those that they have reaped."""
     ticks = 0
-    for pid in descendants(init):
+    for pid in processes_of(process):
         try:
             text = Path(f"/proc/{pid}/stat").read_text()
         except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import os
+import select
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -24,25 +25,43 @@ _START_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerEnd:
+    """The end of a handler. All that it left behind is being killed."""
+
+    status: int | None
+    """Its wait status; None when it did not end by itself."""
+    cpu_seconds: float
+    """Its own and of all that it waited for, from its making on."""
+    is_last: bool
+    """Whether it left nothing behind."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The end of a sandbox: every process of it is gone."""
 
     status: int | None
     """The wait status of its init; None when the zygote died with it."""
-    cpu_seconds: float = 0.0
 
 
-@dataclass(slots=True)
 class SpawnedProcess:
     """A sandbox as the zygote knows it."""
 
-    id: str
-    ended: asyncio.Future[Ended]
-    refused: asyncio.Future[SandboxUnavailable]
-    pid: asyncio.Future[int]
-    """Host pid of its init."""
-    uid: int = -1
-    """The host's uid of its processes, once ``pid`` is known."""
+    def __init__(self, sandbox_id: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.id = sandbox_id
+        self.refused: asyncio.Future[SandboxUnavailable] = loop.create_future()
+        self.started: asyncio.Future[None] = loop.create_future()
+        """Settled once ``init``, ``handler`` and ``uid`` are known."""
+        self.handler_ended: asyncio.Future[HandlerEnd | None] = loop.create_future()
+        """None when the zygote died with it."""
+        self.ended: asyncio.Future[Ended] = loop.create_future()
+        self.init = -1
+        """The host's pid of its init."""
+        self.handler = -1
+        """The host's pid of its handler."""
+        self.uid = -1
+        """The host's uid of its processes."""
 
 
 class Zygote:
@@ -56,15 +75,27 @@ class Zygote:
         loop = asyncio.get_running_loop()
         self._configured: asyncio.Future[JsonObject] = loop.create_future()
         self._gone: asyncio.Future[None] = loop.create_future()
+        self.pid = process.pid
+        """As the host counts; of what started it, until it is configured."""
         self.landlock = 0
         """The Landlock version that its sandboxes use, 0 for none."""
         loop.add_reader(control, self._receive)
 
     @classmethod
     async def start(
-        cls, python: Interpreter, configuration: JsonObject, locks: Sequence[int]
+        cls,
+        python: Interpreter,
+        configuration: JsonObject,
+        locks: Sequence[int],
+        user: str | None,
     ) -> Zygote:
         """Start and configure one.
+
+        Args:
+            python: the interpreter that it runs on, and so all Python handlers.
+            configuration: see :func:`swarm.sandbox.linux.plan.configuration`.
+            locks: descriptors that it and its inits keep open.
+            user: see :func:`swarm.sandbox.linux.plan.ordinary_user`.
 
         Raises:
             SandboxUnavailable: a layer that it needs is refused.
@@ -74,7 +105,10 @@ class Zygote:
         with guest:
             # Popen returns once the program is executed, and whoever calls waits for that anyway.
             process = subprocess.Popen(  # noqa: ASYNC220
-                [python.program, "-I", "-S", str(_PROGRAM), str(guest.fileno())],
+                [
+                    *(python.program, "-I", "-S", str(_PROGRAM), str(guest.fileno())),
+                    *([] if user is None else [user]),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -95,15 +129,13 @@ class Zygote:
             await zygote.close()
             raise unavailable(answer["layer"], answer["errno"], answer["detail"])
         zygote.landlock = answer["landlock"]
+        zygote.pid = answer["pid"]
         return zygote
 
     @property
     def is_alive(self) -> bool:
-        return not self._gone.done()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        """By the kernel's word of now."""
+        return not self._gone.done() and is_connected(self._control.fileno())
 
     async def spawn(self, id: str, owners: list[str], descriptors: Sequence[int]) -> SpawnedProcess:  # noqa: A002
         """Ask for a sandbox.
@@ -113,10 +145,7 @@ class Zygote:
             owners: ``uid:gid`` of the files that it must be able to read.
             descriptors: its channel, wire, stdout and stderr.
         """
-        loop = asyncio.get_running_loop()
-        spawned = SpawnedProcess(
-            id, loop.create_future(), loop.create_future(), loop.create_future()
-        )
+        spawned = SpawnedProcess(id)
         self._spawned[id] = spawned
         if self._gone.done():
             self._end(spawned, Ended(None))
@@ -179,10 +208,15 @@ class Zygote:
             return
         spawned = self._spawned[message["id"]]
         if message["event"] == "spawned":
+            spawned.init = message["init"]
+            spawned.handler = message["handler"]
             spawned.uid = message["uid"]
-            spawned.pid.set_result(message["pid"])
+            spawned.started.set_result(None)
+        elif message["event"] == "ended":
+            end = HandlerEnd(message["status"], message["cpu_seconds"], message["is_last"])
+            spawned.handler_ended.set_result(end)
         elif message["event"] == "exited":
-            self._end(spawned, Ended(message["status"], message["cpu_seconds"]))
+            self._end(spawned, Ended(message["status"]))
         elif message["event"] == "failed":
             error = unavailable(message["layer"], message["errno"], message["detail"])
             spawned.refused.set_result(error)
@@ -190,6 +224,8 @@ class Zygote:
 
     def _end(self, spawned: SpawnedProcess, ended: Ended) -> None:
         del self._spawned[spawned.id]
+        if not spawned.handler_ended.done():
+            spawned.handler_ended.set_result(None)
         spawned.ended.set_result(ended)
 
     def _lose(self) -> None:
@@ -228,3 +264,10 @@ def descriptors_of(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
 def close_all(descriptors: Sequence[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def is_connected(descriptor: int) -> bool:
+    """Whether the other end of a socket is open in some process."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)
+    return not poll.poll(0)

@@ -44,7 +44,6 @@ def _run_one(order):
 
 
 # Whoever runs here may be anyone's child, but whose namespace it is is known.
-processes.init = lambda: 1
 
 if __name__ == "__main__":
     inputs = json.load(sys.stdin)

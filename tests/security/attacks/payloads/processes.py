@@ -13,8 +13,11 @@ from system import Stopped, call, in_child, wait_until
 _PTRACE_TRACEME = 0
 _PTRACE_SEIZE = 0x4206
 _MARK = b"swarm-decoy"
-init = os.getppid
-"""The sandbox's first process, whose child a handler is."""
+
+
+def init():
+    """The sandbox's init, which without a pid namespace is not the first process."""
+    return int(os.environ.get("PID_OF_INIT", "1"))
 
 
 def _decoys():
@@ -59,7 +62,7 @@ def signal_host(targets):
 def signal_host_blindly(targets):
     """By every pid that the host might have, seen or not. 0 only asks."""
     for pid in [*targets["pids"], *range(2, 300)]:
-        if pid in (os.getpid(), os.getppid()):
+        if pid in (os.getpid(), init()):
             continue
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, 0)
@@ -108,7 +111,7 @@ def init_memory(targets):
 
 
 def init_descriptors(targets):
-    """What init keeps for the host: its channel, and the host's locks."""
+    """What init keeps for the host: its locks; at first, all that the zygote has."""
     folder = f"/proc/{init()}/fd"
     return [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
 

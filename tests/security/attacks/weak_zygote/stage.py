@@ -77,8 +77,10 @@ def _furnish(plan: dict[str, Any]) -> None:
     os.environ["DECOY_OF_THE_HOST"] = decoys.SECRET
     _raise_loopback()
     # Kept open by the zygote alone: a terminal of the host's.
-    _, slave = os.openpty()
-    plan["terminal"] = os.ttyname(slave)
+    pair = os.openpty()
+    for descriptor in pair:
+        os.set_inheritable(descriptor, True)
+    plan["terminal"] = os.ttyname(pair[1])
     # An executed program has no capabilities as an ordinary user: let it serve where it must.
     with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", "w") as file:
         file.write("0")

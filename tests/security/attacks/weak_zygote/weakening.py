@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import resource
+import signal
 import sys
 import termios
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ _NAMESPACES = {
     "cgroup-namespace": 0x02000000,
 }
 _DROPS = {24, 28, 47}  # PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_CAP_AMBIENT
+_NANOSLEEP, _PRCTL = 35, 157
 _DUMPABLE, _NO_NEW_PRIVILEGES = 4, 38
 _READ_ONLY, _NO_SUID, _NO_DEV = 1, 2, 4
 
@@ -64,22 +66,49 @@ def apply(without: frozenset[str], stage: dict[str, Any]) -> None:
     """
     parts = {
         name: sys.modules[f"zygote.{name}"]
-        for name in ("building", "channel", "confinement", "process", "server", "template")
+        for name in (
+            *("building", "channel", "confinement", "identities", "init", "process", "server"),
+            "template",
+        )
     }
     channel = parts["channel"]
     for name in without & SHARED & _CHANGES.keys():
         _CHANGES[name](stage=stage, **parts)
-    original = channel.read_plan
+    original, run, jobs = channel.read_plan, parts["process"].run, []
+
+    def run_known(template: Any, job: Any) -> None:
+        jobs.append(job)
+        run(template, job)
 
     def read_plan(host: Any) -> dict[str, Any]:
         plan: dict[str, Any] = original(host)
+        if "pid-namespace" in without:
+            plan["environment"]["PID_OF_INIT"] = str(_pid_of(jobs[-1].init))
         own = frozenset(plan["environment"].pop(VARIABLE, "").split())
         for name in own & _CHANGES.keys() - SHARED:
-            _CHANGES[name](stage=stage, plan=plan, **parts)
+            _CHANGES[name](stage=stage, plan=plan, without=own | without, **parts)
         _weaken_calls(own | without, parts["building"])
         return plan
 
     channel.read_plan = read_plan
+    parts["process"].run = run_known
+
+
+def apply_to_entering(without: frozenset[str]) -> None:
+    """Weaken how an ordinary user's zygote enters namespaces."""
+    if "pid-namespace" in without:
+        entering = sys.modules["zygote.entering"]
+        original = entering.syscalls
+
+        def unshare(flags: int) -> None:
+            original.unshare(flags & ~original.CLONE_NEWPID)
+
+        entering.syscalls = _Altered(original, unshare=unshare)
+
+
+def _pid_of(pidfd: int) -> int:
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
 
 
 def _weaken_calls(without: frozenset[str], building: Any) -> None:
@@ -93,13 +122,17 @@ def _weak_calls(without: frozenset[str], original: Any) -> _Altered:
     if "user-namespace" in without:
         kept |= _NEWUSER
     options: set[int] = set()
-    if "capabilities" in without:
+    if "capabilities" in without or without >= {"user-namespace", "user-of-init"}:
         options |= _DROPS
     if "no-new-privileges" in without:
         options.add(_NO_NEW_PRIVILEGES)
 
     def unshare(flags: int) -> None:
         original.unshare(flags & ~kept)
+
+    def join_namespaces(descriptor: int, kinds: int) -> None:
+        if kinds & ~kept:
+            original.join_namespaces(descriptor, kinds & ~kept)
 
     def prctl(option: int, *arguments: Any) -> None:
         if option not in options:
@@ -111,6 +144,7 @@ def _weak_calls(without: frozenset[str], original: Any) -> _Altered:
 
     changes: dict[str, Any] = {
         "unshare": unshare,
+        "join_namespaces": join_namespaces,
         "prctl": prctl,
         "set_capabilities": set_capabilities,
     }
@@ -141,15 +175,26 @@ def _hard_limits(confinement: Any, **_: Any) -> None:
     confinement.limit_resources = soft_only
 
 
-def _user_namespace(building: Any, **_: Any) -> None:
-    """It stays the zygote's user: root itself as root, but on the stage."""
-    building.os = _Altered(building.os, getuid=_EqualToAll)
+def _user_namespace(building: Any, without: frozenset[str], **_: Any) -> None:
+    """It stays the zygote's user (root itself as root, but on the stage), or becomes init's."""
+    if "user-of-init" not in without:
+        building.os = _Altered(building.os, getuid=_EqualToAll)
     building.template = _Altered(building.template, write_own_mapping=_nothing)
 
 
-def _pid_namespace(server: Any, building: Any, **_: Any) -> None:
+def _pid_namespace(server: Any, init: Any, building: Any, **_: Any) -> None:
     original = server.syscalls
-    server.syscalls = _Altered(original, clone=lambda flags: original.clone(0))
+    init._NAMESPACES &= ~original.CLONE_NEWPID
+    server.syscalls = _Altered(original, join_namespaces=_nothing)
+
+    def kill(sandbox: Any) -> None:
+        """The end of init is not the handler's."""
+        sandbox.is_killed = True
+        os.kill(sandbox.init.pid, signal.SIGKILL)
+        if not sandbox.is_handler_over:
+            os.kill(sandbox.handler, signal.SIGKILL)
+
+    server.Zygote._kill = staticmethod(kill)
 
     def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
         """The stage's own /proc: a new one would need power over its pid namespace."""
@@ -184,25 +229,43 @@ def _masks(plan: dict[str, Any], **_: Any) -> None:
     plan["masked"] = []
 
 
-def _undumpable(process: Any, **_: Any) -> None:
-    original = process.syscalls
+def _undumpable(server: Any, init: Any, **_: Any) -> None:
+    original = server.syscalls
 
     def prctl(option: int, *arguments: Any) -> None:
         if option != _DUMPABLE:
             original.prctl(option, *arguments)
 
-    process.syscalls = _Altered(original, prctl=prctl)
+    server.syscalls = _Altered(original, prctl=prctl)
+    # The kernel does it too, when init changes its user.
+    _insert_call(init, 0, lambda _: init.Call("prctl", _PRCTL, (_DUMPABLE, 1, 0, 0, 0)))
 
 
-def _prompt_init(process: Any, **_: Any) -> None:
-    """Init is kept waiting by the scheduler right after it has started the handler."""
-    original = process._be_init
+def _prompt_init(init: Any, **_: Any) -> None:
+    """Init is kept waiting by the scheduler once it has given up its user and power, no more."""
 
-    def be_init(*arguments: Any) -> None:
-        time.sleep(0.2)
-        original(*arguments)
+    def sleep(program: Any) -> Any:
+        pause = (ctypes.c_long * 2)(0, 200_000_000)
+        return init.Call("nanosleep", _NANOSLEEP, (program._keep(pause), 0))
 
-    process._be_init = be_init
+    _insert_call(init, 1, sleep)
+
+
+def _insert_call(init: Any, after: int, make: Callable[[Any], Any]) -> None:
+    """Have init do one thing more, before or after it gives up its power."""
+    original = init.InitProgram._list_calls
+
+    def list_calls(program: Any, *arguments: Any) -> list[Any]:
+        calls = original(program, *arguments)
+        place = after + [call.name for call in calls].index("capset")
+        return [*calls[:place], make(program), *calls[place:]]
+
+    init.InitProgram._list_calls = list_calls
+
+
+def _user_of_init(identities: Any, **_: Any) -> None:
+    identities.Identities.take = lambda self: self.of_inits
+    identities.Identities.give_back = _nothing
 
 
 def _closed_descriptors(process: Any, stage: dict[str, Any], **_: Any) -> None:
@@ -214,10 +277,10 @@ def _clean_environment(process: Any, **_: Any) -> None:
     process.os = _Altered(process.os, environ=_KeptEnvironment())
 
 
-def _reseeding(process: Any, **_: Any) -> None:
+def _reseeding(server: Any, **_: Any) -> None:
     """A fork without what Python does after one."""
-    calls = process.syscalls
-    process.os = _Altered(process.os, fork=lambda: calls.clone(0))
+    calls = server.syscalls
+    server.os = _Altered(server.os, fork=lambda: calls.clone(0))
 
 
 def _private_folders(building: Any, stage: dict[str, Any], **_: Any) -> None:
@@ -274,6 +337,7 @@ _CHANGES: dict[str, Callable[..., None]] = {
     "masks": _masks,
     "undumpable": _undumpable,
     "prompt-init": _prompt_init,
+    "user-of-init": _user_of_init,
     "closed-descriptors": _closed_descriptors,
     "clean-environment": _clean_environment,
     "reseeding": _reseeding,
@@ -285,6 +349,10 @@ _CHANGES: dict[str, Callable[..., None]] = {
 SHARED = frozenset(
     {
         "pid-namespace",
+        "undumpable",
+        "prompt-init",
+        "user-of-init",
+        "reseeding",
         "read-only",
         "no-suid",
         "no-dev",

@@ -1,4 +1,4 @@
-"""Builds one sandbox, in the process that becomes its init.
+"""Builds one sandbox, in the process that becomes its handler.
 
 Order matters: mounts, network and identity need power, so they come first; each power is given up
 as soon as it is not needed, and nothing of the package is touched before the last one is gone.
@@ -14,7 +14,7 @@ import stat
 import struct
 from typing import Any
 
-from . import syscalls, template
+from . import init, syscalls, template
 from .steps import LayerError, layer
 
 _INERT = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
@@ -46,16 +46,17 @@ def stand_back(niceness: int) -> None:
             os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
 
-def enter_namespaces() -> None:
-    """All but the pid namespace, which the clone made, and the user namespace, which is last."""
+def enter_namespaces(init_process: int) -> None:
+    """Those of the sandbox's init, and a cgroup namespace whose root is the group just joined.
+
+    The user namespace comes last, when nothing is left to build.
+
+    Args:
+        init_process: a pidfd of the sandbox's init.
+    """
     with layer("namespaces"):
-        syscalls.unshare(
-            syscalls.CLONE_NEWNS
-            | syscalls.CLONE_NEWNET
-            | syscalls.CLONE_NEWIPC
-            | syscalls.CLONE_NEWUTS
-            | syscalls.CLONE_NEWCGROUP
-        )
+        syscalls.join_namespaces(init_process, init.JOINED)
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
         socket.sethostname("sandbox")
 
 
@@ -68,6 +69,7 @@ def build_root(plan: dict[str, Any], staging: str, uid: int, maps: dict[str, int
             "proc",
             "proc",
             syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC,
+            "hidepid=ptraceable",  # It shows only what the handler could trace: not init.
         )
         for name in plan["masked"]:
             _mask(f"proc/{name}")

@@ -29,7 +29,9 @@ class Identities:
     def __init__(self, first: int, blocks: int, size: int) -> None:
         self._claim, block = _claim_block(blocks)
         lowest = first + block * size
-        self._free = list(range(lowest + size - 1, lowest - 1, -1))
+        self.of_inits = lowest
+        """The user of all inits: none of the sandboxes' own."""
+        self._free = list(range(lowest + size - 1, lowest, -1))
         self._maps: dict[tuple[int, str], int] = {}
 
     def take(self) -> int:

@@ -1,4 +1,4 @@
-"""The two processes of a sandbox: its init, and the handler that init starts and waits for."""
+"""The process of a sandbox that becomes its handler."""
 
 from __future__ import annotations
 
@@ -48,109 +48,32 @@ class Job:
     stderr: int
     zygote: int
     """A pidfd of the zygote."""
-    locks: list[int]
+    init: int
+    """A pidfd of the sandbox's init."""
     uid: int
     maps: dict[str, int]
     """ID-mapping user namespaces, by ``uid:gid`` of a file's owner."""
 
 
 def run(template: Template, job: Job) -> NoReturn:
-    """Build the sandbox and be its init; the caller is the fresh clone. Never returns."""
+    """Build the sandbox and be its handler; the caller is the fresh fork. Never returns."""
     host = socket.socket(fileno=job.channel)
     try:
-        kept = [0, 1, 2, job.channel, job.wire, job.stdout, job.stderr, job.zygote]
-        syscalls.close_all_but([*kept, *job.locks, *job.maps.values()])
-        handler = _build(template, job, host)
-        _be_init(template, job, host, handler)
-    except BaseException as error:  # noqa: BLE001  this process must not go on as the zygote
-        _report_failure(host, error)
-    os._exit(70)
-
-
-def _build(template: Template, job: Job, host: socket.socket) -> int:
-    """Make the sandbox and start the handler in it. Returns the handler's pid."""
-    plan = channel.read_plan(host)
-    process = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    building.stand_back(plan["niceness"])
-    building.join_cgroups(plan["cgroup"])
-    building.go_first_when_memory_runs_out(f"/proc/self/fd/{process}")
-    building.enter_namespaces()
-    building.build_root(plan, template.staging, job.uid, job.maps)
-    passed = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in confinement.WRITABLE]
-    if plan["proxy_port"]:
-        passed.append(building.open_proxy_listener(plan["proxy_port"]).detach())
-    folder = f"/proc/self/fd/{process}"
-    building.give_up_power(folder, job.uid, template.inside, template.last_capability)
-    os.close(process)
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if select.select([job.zygote], [], [], 0)[0]:
-        raise EOFError("the zygote died")
-    syscalls.close_all_but(
-        [0, 1, 2, job.channel, job.wire, job.stdout, job.stderr, *job.locks, *passed]
-    )
-    # Before there is a handler, so that it never finds init open to being looked into or traced.
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    handler = os.fork()
-    if handler == 0:
-        _be_handler(template, job, host, plan, passed)
-    return handler
-
-
-def _be_init(template: Template, job: Job, host: socket.socket, handler: int) -> NoReturn:
-    """Reap orphans until the handler ends; the kernel then kills what is left inside.
-
-    When nothing is left, the host is told so, and need not wait for the end of init itself, with
-    which all the namespaces go.
-    """
-    syscalls.close_all_but([job.channel, *job.locks])
-    for number in (signal.SIGINT, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_DFL)
-    confinement.filter_calls(template.filters["init"])
-    seconds = 0.0
-    while True:
-        pid, status, usage = os.wait4(-1, 0)
-        seconds += usage.ru_utime + usage.ru_stime
-        if pid == handler:
-            is_last, more = _reap_the_dead()
-            ended = {"event": "ended", "status": status, "is_last": is_last}
-            with contextlib.suppress(OSError):
-                channel.send(host, {**ended, "cpu_seconds": seconds + more}, [])
-            os._exit(0)
-
-
-def _reap_the_dead() -> tuple[bool, float]:
-    """Whether no process is left inside, and the processor time of those reaped to learn it.
-
-    Every orphan is init's child, so that without a child there is no other process.
-    """
-    seconds = 0.0
-    try:
-        while True:
-            pid, _, usage = os.wait4(-1, os.WNOHANG)
-            if pid == 0:
-                return False, seconds
-            seconds += usage.ru_utime + usage.ru_stime
-    except ChildProcessError:
-        return True, seconds
-
-
-def _be_handler(
-    template: Template, job: Job, host: socket.socket, plan: dict[str, Any], passed: list[int]
-) -> NoReturn:
-    try:
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-        os.setsid()
+        kept = [0, 1, 2, job.channel, job.wire, job.stdout, job.stderr, job.zygote, job.init]
+        syscalls.close_all_but([*kept, *job.maps.values()])
+        plan = channel.read_plan(host)
+        folders = _build(template, job, plan)
         report = _arrange_descriptors(job, host)
-        passed = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _HIGH) for number in passed]
+        passed = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _HIGH) for number in folders]
         syscalls.close_all_but([0, 1, 2, WIRE, report.fileno(), *passed])
         start = _prepare_program(template, plan)
         confinement.limit_resources(plan["resource_limits"])
         confinement.restrict_files(template.landlock, template.devices)
         confinement.filter_calls(template.filters[plan["filter"]])
-    except BaseException as error:  # noqa: BLE001  this process must not go on as init
+    except BaseException as error:  # noqa: BLE001  this process must not go on as the zygote
         _report_failure(host, error)
         os._exit(70)
-    channel.send(report, {"event": "ready"}, passed)
+    channel.send(report, {"event": "ready", "cpu_seconds": time.process_time()}, passed)
     report.close()
     syscalls.close_all_but([0, 1, 2, WIRE])
     try:
@@ -159,6 +82,32 @@ def _be_handler(
         os.write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
         os._exit(70)
     os._exit(0)
+
+
+def _build(template: Template, job: Job, plan: dict[str, Any]) -> list[int]:
+    """Make the sandbox around this process, up to the loss of all power.
+
+    Returns:
+        Descriptors that the host gets: of the writable folders, and of the proxy's listener.
+    """
+    # The zygote is not dumpable; a process that is not may not write its own ID mapping.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+    process = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = f"/proc/self/fd/{process}"
+    building.stand_back(plan["niceness"])
+    building.join_cgroups(plan["cgroup"])
+    building.go_first_when_memory_runs_out(folder)
+    building.enter_namespaces(job.init)
+    building.build_root(plan, template.staging, job.uid, job.maps)
+    passed = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in confinement.WRITABLE]
+    if plan["proxy_port"]:
+        passed.append(building.open_proxy_listener(plan["proxy_port"]).detach())
+    building.give_up_power(folder, job.uid, template.inside, template.last_capability)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if select.select([job.zygote], [], [], 0)[0]:
+        raise EOFError("the zygote died")
+    os.setsid()
+    return passed
 
 
 def _arrange_descriptors(job: Job, host: socket.socket) -> socket.socket:
@@ -185,6 +134,7 @@ def _prepare_program(template: Template, plan: dict[str, Any]) -> Callable[[], o
             signal.signal(number, signal.SIG_DFL)
         program: list[str] = plan["program"]
         return lambda: _execute(program, environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()

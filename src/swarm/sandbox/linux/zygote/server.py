@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import building, process, syscalls, template
+from . import building, entering, process, syscalls, template
 from .identities import Identities
+from .init import Init, InitProgram
 from .steps import LayerError
 
 _MESSAGE_LIMIT = 1024 * 1024
@@ -28,40 +29,60 @@ _DESCRIPTORS_OF_A_SPAWN = 4
 
 
 @dataclass
-class _Child:
+class _Sandbox:
     id: str
-    pid: int
+    init: Init
+    init_pid: int
+    """The host's, as ``/proc`` counts."""
+    handler: int
+    """The handler's pid, as this process counts."""
     uid: int
+    is_handler_over: bool = False
+    is_killed: bool = False
+    """Whether this zygote has told init to go."""
 
 
 class Zygote:
     def __init__(self, control: socket.socket, configuration: dict[str, Any]) -> None:
-        user = configuration["user"]
+        uids = configuration["uids"]
         self._control = control
-        self._locks: list[int] = configuration["locks"]
-        self._identities = None if user else Identities(**configuration["uids"])
+        self._identities = Identities(**uids) if uids else None
         building.join_cgroups(configuration["cgroup"])
-        template.enter_namespaces(user)
+        template.leave_mounts()
         template.build(configuration)
+        filters = {name: base64.b64decode(text) for name, text in configuration["filters"].items()}
         self._template = process.Template(
             staging=configuration["staging"],
             inside=configuration["inside"],
             last_capability=_last_capability(),
             landlock=syscalls.landlock_version() if configuration["landlock"] else 0,
             devices=configuration["devices"],
-            filters={
-                name: base64.b64decode(text) for name, text in configuration["filters"].items()
-            },
+            filters=filters,
             guest=_load_guest(configuration["guest"]),
         )
         _preload(configuration["preload"])
         self._own_pidfd = os.pidfd_open(os.getpid())
+        self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._inits = InitProgram(
+            self._own_pidfd,
+            configuration["locks"],
+            None if self._identities is None else self._identities.of_inits,
+            filters["init"],
+        )
         self._poll = select.epoll()
         self._poll.register(control, select.EPOLLIN)
-        self._children: dict[int, _Child] = {}
-        self._by_id: dict[str, _Child] = {}
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._sandboxes: dict[str, _Sandbox] = {}
+        # An init shares this memory: nobody may have a handler of ours run in it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # Neither this memory nor that of an init, which is the same, is to be looked into.
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         gc.collect()
         gc.freeze()
+
+    @property
+    def host_pid(self) -> int:
+        return _host_pid(self._own_pidfd)
 
     @property
     def landlock(self) -> int:
@@ -75,13 +96,16 @@ class Zygote:
                     if not self._serve_request():
                         return
                 else:
-                    self._reap(descriptor)
+                    self._watched[descriptor]()
 
     def kill_all(self) -> None:
-        for child in self._children.values():
-            os.kill(child.pid, signal.SIGKILL)
-        for child in self._children.values():
-            os.waitpid(child.pid, 0)
+        """Kill every sandbox and wait until nothing of them is left."""
+        for sandbox in self._sandboxes.values():
+            os.kill(sandbox.init.pid, signal.SIGKILL)
+        for sandbox in self._sandboxes.values():
+            if not sandbox.is_handler_over:
+                os.waitpid(sandbox.handler, 0)
+            os.waitpid(sandbox.init.pid, 0)
 
     def _serve_request(self) -> bool:
         received = receive(self._control)
@@ -94,56 +118,106 @@ class Zygote:
             except OSError as error:
                 failure = LayerError("pid-namespace", error.errno or 0, error.strerror or "")
                 send(self._control, {**failure.as_json(), "id": message["id"]})
+            except LayerError as failure:
+                send(self._control, {**failure.as_json(), "id": message["id"]})
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
         elif message["op"] == "kill":
-            child = self._by_id.get(message["id"])
-            if child is not None:
-                os.kill(child.pid, signal.SIGKILL)
+            sandbox = self._sandboxes.get(message["id"])
+            if sandbox is not None:
+                self._kill(sandbox)
         return True
 
     def _spawn(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        uid = self._template.inside
+        uid = os.getuid()
         maps: dict[str, int] = {}
         if self._identities is not None:
             uid = self._identities.take()
         try:
             if self._identities is not None:
                 maps = {owner: self._identities.map_of(uid, owner) for owner in message["owners"]}
+            init = self._inits.start()
             channel, wire, out, err = descriptors
-            job = process.Job(channel, wire, out, err, self._own_pidfd, self._locks, uid, maps)
-            pid = syscalls.clone(syscalls.CLONE_NEWPID)
-        except OSError:
+            job = process.Job(channel, wire, out, err, self._own_pidfd, init.pidfd, uid, maps)
+            handler = self._fork_into(init)
+        except (OSError, LayerError):
             if self._identities is not None:
                 self._identities.give_back(uid)
             raise
-        if pid == 0:
+        if handler == 0:
             process.run(self._template, job)
-        child = _Child(message["id"], pid, uid)
-        pidfd = os.pidfd_open(pid)
-        self._children[pidfd] = child
-        self._by_id[child.id] = child
-        self._poll.register(pidfd, select.EPOLLIN)
-        send(self._control, {"event": "spawned", "id": child.id, "pid": pid, "uid": uid})
+        sandbox = _Sandbox(message["id"], init, _host_pid(init.pidfd), handler, uid)
+        self._sandboxes[sandbox.id] = sandbox
+        pidfd = os.pidfd_open(handler)
+        self._watch(pidfd, lambda: self._reap_handler(sandbox, pidfd))
+        self._watch(init.pidfd, lambda: self._reap_init(sandbox))
+        spawned = {"event": "spawned", "id": sandbox.id, "uid": uid}
+        send(self._control, {**spawned, "init": sandbox.init_pid, "handler": _host_pid(pidfd)})
 
-    def _reap(self, pidfd: int) -> None:
-        child = self._children.pop(pidfd)
-        del self._by_id[child.id]
+    def _fork_into(self, init: Init) -> int:
+        """Fork a process into an init's pid namespace; if that fails, nothing of init is left."""
+        handler = -1
+        try:
+            syscalls.join_namespaces(init.pidfd, syscalls.CLONE_NEWPID)
+            handler = os.fork()
+        except OSError:
+            self._discard(init)
+            raise
+        finally:
+            if handler:
+                syscalls.join_namespaces(self._own_pids, syscalls.CLONE_NEWPID)
+        return handler
+
+    def _discard(self, init: Init) -> None:
+        """Be rid of an init that has no sandbox; raises LayerError if it had ended by itself."""
+        has_ended = bool(select.select([init.pidfd], [], [], 0)[0])
+        os.kill(init.pid, signal.SIGKILL)
+        _, status = os.waitpid(init.pid, 0)
+        os.close(init.pidfd)
+        if has_ended:
+            raise self._inits.failure(status)
+
+    def _watch(self, pidfd: int, reap: Callable[[], None]) -> None:
+        self._watched[pidfd] = reap
+        self._poll.register(pidfd, select.EPOLLIN)
+
+    def _forget(self, pidfd: int) -> None:
+        del self._watched[pidfd]
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        _, status, usage = os.wait4(child.pid, 0)
-        if self._identities is not None:
-            self._identities.give_back(child.uid)
+
+    def _kill(self, sandbox: _Sandbox) -> None:
+        sandbox.is_killed = True
+        os.kill(sandbox.init.pid, signal.SIGKILL)
+
+    def _reap_handler(self, sandbox: _Sandbox, pidfd: int) -> None:
+        """The handler has ended: with it goes all that it left."""
+        self._forget(pidfd)
+        _, status, usage = os.wait4(sandbox.handler, 0)
+        sandbox.is_handler_over = True
+        is_own_end = not sandbox.is_killed and not _is_dying(sandbox.init_pid)
         send(
             self._control,
             {
-                "event": "exited",
-                "id": child.id,
-                "status": status,
+                "event": "ended",
+                "id": sandbox.id,
+                "status": status if is_own_end else None,
                 "cpu_seconds": usage.ru_utime + usage.ru_stime,
+                "is_last": is_own_end and not _has_children(sandbox.init_pid),
             },
         )
+        if not sandbox.is_killed:
+            self._kill(sandbox)
+
+    def _reap_init(self, sandbox: _Sandbox) -> None:
+        """All is over: the kernel ends init only after everything in its pid namespace."""
+        self._forget(sandbox.init.pidfd)
+        _, status = os.waitpid(sandbox.init.pid, 0)
+        del self._sandboxes[sandbox.id]
+        if self._identities is not None:
+            self._identities.give_back(sandbox.uid)
+        send(self._control, {"event": "exited", "id": sandbox.id, "status": status})
 
 
 def receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -169,24 +243,32 @@ def send(control: socket.socket, message: dict[str, object]) -> None:
         control.send(json.dumps(message).encode())
 
 
-def main(descriptor: int) -> None:
-    control = socket.socket(fileno=descriptor)
-    os.set_inheritable(descriptor, False)
+def main(arguments: list[str]) -> None:
+    """Run the program: its folder, the descriptor of the control socket, an ordinary user's ids."""
+    folder, descriptor, *user = arguments
+    control = socket.socket(fileno=int(descriptor))
+    try:
+        if user:
+            command = [sys.executable, "-I", "-S", folder, descriptor]
+            entering.enter(user[0], command)
+        serve(control)
+    except LayerError as failure:
+        send(control, failure.as_json())
+    except OSError:
+        send(control, LayerError("zygote", 0, traceback.format_exc()).as_json())
+
+
+def serve(control: socket.socket) -> None:
+    """Be configured, then serve until the host is gone."""
+    control.set_inheritable(False)
     for add in (site.setquit, site.setcopyright, site.sethelper):
         add()
     sys.dont_write_bytecode = True
     received = receive(control)
     if received is None:
         return
-    try:
-        zygote = Zygote(control, received[0])
-    except LayerError as failure:
-        send(control, failure.as_json())
-        return
-    except OSError:
-        send(control, LayerError("zygote", 0, traceback.format_exc()).as_json())
-        return
-    send(control, {"event": "configured", "landlock": zygote.landlock, "pid": os.getpid()})
+    zygote = Zygote(control, received[0])
+    send(control, {"event": "configured", "landlock": zygote.landlock, "pid": zygote.host_pid})
     try:
         zygote.run()
     finally:
@@ -196,6 +278,28 @@ def main(descriptor: int) -> None:
 def _last_capability() -> int:
     with open("/proc/sys/kernel/cap_last_cap") as file:
         return int(file.read())
+
+
+def _host_pid(pidfd: int) -> int:
+    """The pid as the host counts; it is the host's ``/proc`` that says it."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
+
+
+def _is_dying(pid: int) -> bool:
+    """Whether a process, by the host's pid, is on its way out (``PF_EXITING``, ``proc(5)``)."""
+    with open(f"/proc/{pid}/stat") as file:
+        flags = int(file.read().rpartition(")")[2].split()[6])
+    return bool(flags & 0x4)
+
+
+def _has_children(pid: int) -> bool:
+    """Whether a process, by the host's pid, has any; True where the kernel does not say."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return bool(file.read())
+    except FileNotFoundError:
+        return True
 
 
 def _preload(names: list[str]) -> None:

@@ -7,10 +7,12 @@ Every function raises OSError with the kernel's errno.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 from collections.abc import Iterable
 from typing import Any, Final
 
+CLONE_VM: Final = 0x00000100
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
 CLONE_NEWUTS: Final = 0x04000000
@@ -52,20 +54,24 @@ PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
 CAP_SYS_ADMIN: Final = 21
+CAPABILITY_VERSION: Final = 0x20080522
+"""``_LINUX_CAPABILITY_VERSION_3``."""
 
 SECCOMP_SET_MODE_FILTER: Final = 1
 
 _CLONE: Final = 56
-_CAPSET: Final = 126
+_SIGNAL_AT_EXIT: Final = 17  # SIGCHLD
+CAPSET: Final = 126
 _PIVOT_ROOT: Final = 155
-_PRCTL: Final = 157
+PRCTL: Final = 157
 _MOUNT: Final = 165
 _UMOUNT2: Final = 166
 _UNSHARE: Final = 272
-_SECCOMP: Final = 317
+_SETNS: Final = 308
+SECCOMP: Final = 317
 _OPEN_TREE: Final = 428
 _MOVE_MOUNT: Final = 429
-_CLOSE_RANGE: Final = 436
+CLOSE_RANGE: Final = 436
 _MOUNT_SETATTR: Final = 442
 _LANDLOCK_CREATE_RULESET: Final = 444
 _LANDLOCK_ADD_RULE: Final = 445
@@ -75,6 +81,10 @@ _LANDLOCK_RESTRICT_SELF: Final = 446
 _libc: Final = ctypes.PyDLL(None, use_errno=True)
 _syscall: Final = _libc.syscall
 _syscall.restype = ctypes.c_long
+_clone_onto: Final = _libc.clone
+_clone_onto.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+_mprotect: Final = _libc.mprotect
+_mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 def _call(number: int, *arguments: Any) -> int:
@@ -97,7 +107,9 @@ class _MountAttributes(ctypes.Structure):
     )
 
 
-class _FilterProgram(ctypes.Structure):
+class FilterProgram(ctypes.Structure):
+    """``struct sock_fprog``; its instructions must outlive it."""
+
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
@@ -120,8 +132,28 @@ def clone(flags: int) -> int:
     Python's own after-fork work is not done in the child; it must fork again (or exit) before
     it runs code that relies on it.
     """
-    signal_at_exit = 17  # SIGCHLD
-    return _call(_CLONE, flags | signal_at_exit, 0, 0, 0, 0)
+    return _call(_CLONE, flags | _SIGNAL_AT_EXIT, 0, 0, 0, 0)
+
+
+def clone_onto(entry: int, stack: int, flags: int) -> int:
+    """Start a process at the address ``entry``, on its own ``stack`` (its top, 16-byte aligned)."""
+    pid: int = _clone_onto(entry, stack, flags | _SIGNAL_AT_EXIT, None)
+    if pid == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return pid
+
+
+def make_executable(address: int, size: int) -> None:
+    """Make whole pages executable, and no longer writable."""
+    if _mprotect(address, size, mmap.PROT_READ | mmap.PROT_EXEC) == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def join_namespaces(descriptor: int, kinds: int) -> None:
+    """``setns``; the descriptor is a pidfd, or a namespace's own."""
+    _call(_SETNS, descriptor, kinds)
 
 
 def unshare(flags: int) -> None:
@@ -178,30 +210,36 @@ def attach(descriptor: int, target: str) -> None:
 
 
 def prctl(option: int, argument: int | bytes = 0, second: int = 0) -> None:
-    _call(_PRCTL, option, argument, second, 0, 0)
+    _call(PRCTL, option, argument, second, 0, 0)
 
 
 def set_capabilities(mask: int) -> None:
     """Make ``mask`` the effective and permitted set, and empty the inheritable (``capset`` v3)."""
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
     low, high = mask & 0xFFFFFFFF, mask >> 32
-    _call(_CAPSET, header, (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0))
+    _call(CAPSET, header, (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0))
 
 
 def close_all_but(kept: Iterable[int]) -> None:
     """Close every descriptor that is not in ``kept``."""
-    first = 0
+    for first, last in gaps_between(kept):
+        _call(CLOSE_RANGE, first, last, 0)
+
+
+def gaps_between(kept: Iterable[int]) -> list[tuple[int, int]]:
+    """First and last of each range of descriptors that has none of ``kept``."""
+    gaps, first = [], 0
     for descriptor in sorted(set(kept)):
         if descriptor > first:
-            _call(_CLOSE_RANGE, first, descriptor - 1, 0)
+            gaps.append((first, descriptor - 1))
         first = descriptor + 1
-    _call(_CLOSE_RANGE, first, 0xFFFFFFFF, 0)
+    return [*gaps, (first, 0xFFFFFFFF)]
 
 
 def install_filter(instructions: bytes) -> None:
     """Install a seccomp program: 8 bytes for each instruction."""
-    program = _FilterProgram(len(instructions) // 8, instructions)
-    _call(_SECCOMP, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(program))
+    program = FilterProgram(len(instructions) // 8, instructions)
+    _call(SECCOMP, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(program))
 
 
 def landlock_version() -> int:

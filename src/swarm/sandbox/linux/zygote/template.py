@@ -1,8 +1,8 @@
 """The root that all sandboxes of one zygote start from, built once.
 
-The zygote enters a mount namespace of its own (and, for an ordinary user, a user namespace first),
-and lays out a small tmpfs: read-only binds of ``/usr`` and of interpreters, a made-up ``/etc``, the
-harmless devices, and empty places for what each sandbox adds. It is then made read-only.
+The zygote enters a mount namespace of its own and lays out a small tmpfs: read-only binds of
+``/usr`` and of interpreters, a made-up ``/etc``, the harmless devices, and empty places for what
+each sandbox adds. It is then made read-only.
 """
 
 from __future__ import annotations
@@ -22,17 +22,8 @@ _INERT = (
 )
 
 
-def enter_namespaces(user: dict[str, int] | None) -> None:
-    """Leave the host's mount namespace; without root, by way of a user namespace.
-
-    Args:
-        user: None as root, else ``{"uid", "gid", "inside"}``: own ids, and the id that they
-            have in the new namespace.
-    """
-    if user is not None:
-        with layer("user-namespace"):
-            syscalls.unshare(syscalls.CLONE_NEWUSER)
-            write_own_mapping("/proc/self", user["inside"], user["uid"], user["gid"])
+def leave_mounts() -> None:
+    """Leave the host's mount namespace."""
     with layer("mount-namespace"):
         syscalls.unshare(syscalls.CLONE_NEWNS)
         # Slave, not private: what the host unmounts must not be kept busy by this namespace.
