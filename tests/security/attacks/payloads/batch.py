@@ -6,7 +6,6 @@ import os
 import sys
 
 import main
-import processes
 
 
 def run(many, targets):
@@ -42,8 +41,6 @@ def _run_one(order):
         return {"gained": None, "refusal": f"signal-{signal}", "detail": f"killed by {signal}"}
     return json.loads(text)
 
-
-# Whoever runs here may be anyone's child, but whose namespace it is is known.
 
 if __name__ == "__main__":
     inputs = json.load(sys.stdin)
