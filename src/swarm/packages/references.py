@@ -48,6 +48,12 @@ def choose_version(reference: str, records: Sequence[Record], words: NothingRegi
     Raises:
         NotFoundError: none does; offers the nearest names, or the versions that there are.
     """
+    if "/" in reference:
+        command = words.register_command.replace("<folder>", reference)
+        raise NotFoundError(
+            f"`{reference}` is a path, not the name of one of the {words.kind}s registered",
+            remedy=f"register it first: `{command}`; then give its name",
+        )
     name, version = split_reference(reference)
     versions = [record for record in records if record.name == name]
     if not versions:

@@ -49,6 +49,9 @@ def test_an_agent_that_is_not_there(shared: Cli) -> None:
     assert_refused(shared("agent", "run", "prbe"), 3, "probe")
     assert_refused(shared("agent", "info", "probe@7.0.0"), 3, "1.0.0")
     assert_refused(shared("agent", "unregister", "nothing"), 3)
+    for path in ("./probe", "flow/workflow.yaml"):
+        assert_refused(shared("agent", "run", path), 3, f"swarm agent register {path}")
+        assert_refused(shared("run", path), 3, f"swarm workflow register {path}")
     assert_refused(shared("runs", "show", "run_zzz"), 3, "swarm runs list")
 
 

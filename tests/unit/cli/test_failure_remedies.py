@@ -22,6 +22,8 @@ from swarm.cli.render.remedies import failure_remedy
             "dependencies",
         ),
         ("URLError: <urlopen error [Errno -2] Name or service not known>", "error", "network"),
+        ("the command's stdout is not JSON (Expecting value)", "bad_output", "one JSON object"),
+        ("TypeError: fetch failed", "error", "network"),
         ("TypeError: fetch failed: getaddrinfo ENOTFOUND example.com", "error", "network"),
     ],
 )

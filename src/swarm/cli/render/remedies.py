@@ -13,6 +13,10 @@ _BY_CODE = {
     "exited": _RETURN,
 }
 _BY_WORDS = (
+    (
+        re.compile(r"^the command's stdout is not JSON"),
+        "print one JSON object on stdout and nothing else; stderr becomes the log",
+    ),
     (re.compile(r"^the handler called (sys|process)\.exit"), _RETURN),
     (
         re.compile(r"ModuleNotFoundError|ERR_MODULE_NOT_FOUND|Cannot find (module|package)"),
@@ -22,7 +26,7 @@ _BY_WORDS = (
     (
         re.compile(
             r"Name or service not known|Temporary failure in name resolution|ENOTFOUND|EAI_AGAIN"
-            r"|Network is unreachable|ENETUNREACH"
+            r"|Network is unreachable|ENETUNREACH|fetch failed"
         ),
         "a sandbox has no network but what is granted: list the hosts under `permissions: {network:"
         " [...]}` in its agent.yaml",
@@ -32,6 +36,5 @@ _BY_WORDS = (
 
 def failure_remedy(error: str | None, code: str | None) -> str | None:
     """What its author can do about an agent that failed, where the failure tells it."""
-    if code in _BY_CODE:
-        return _BY_CODE[code]
-    return next((remedy for words, remedy in _BY_WORDS if words.search(error or "")), None)
+    told = next((remedy for words, remedy in _BY_WORDS if words.search(error or "")), None)
+    return told or _BY_CODE.get(code or "")
