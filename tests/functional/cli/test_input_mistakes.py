@@ -132,7 +132,7 @@ def test_a_database_that_cannot_be_used(cli: Cli) -> None:
     assert_refused(done, 5, "registry.db", "locked")
 
     with sqlite3.connect(database) as connection:
-        connection.execute("UPDATE schema_migrations SET version = 9999")
+        connection.execute("UPDATE schema_migrations SET version = version + 9998")
     assert_refused(cli("agent", "list"), 5, "registry.db", "newer")
     done = cli("doctor")
     assert done.code == 5
