@@ -22,11 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from swarm.bootstrap.backends import machine_pool
 from swarm.kernel.errors import SwarmError
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.kernel.settings import Settings, load_settings
 from swarm.sandbox.microvm.backend import MicrovmBackend
-from swarm.sandbox.ports import CallContext, Limits, Outcome, Program, SandboxRequest
+from swarm.sandbox.pool import PooledBackend
+from swarm.sandbox.ports import (
+    CallContext,
+    Limits,
+    Outcome,
+    Program,
+    SandboxBackend,
+    SandboxRequest,
+)
 
 LIMITS = Limits(memory_bytes=128 * 1024 * 1024, timeout_seconds=120)
 CONTEXT = CallContext("inv_bench", "key_bench", "bench", "1.0.0")
@@ -62,7 +71,7 @@ class Sample:
     cpu_ms: float
 
 
-async def measure(backend: MicrovmBackend, request: SandboxRequest) -> Sample:
+async def measure(backend: SandboxBackend, request: SandboxRequest) -> Sample:
     started = time.perf_counter()
     sandbox = await backend.prepare(request)
     ready = time.perf_counter()
@@ -80,12 +89,12 @@ def line(name: str, values: Sequence[float]) -> str:
 
 
 async def report(name: str, settings: Settings, request: SandboxRequest, count: int) -> None:
-    backend = MicrovmBackend(settings)
+    backend = PooledBackend(MicrovmBackend(settings), machine_pool(settings))
     first = await measure(backend, request)
     await measure(backend, request)
     samples = []
     for _ in range(count):
-        while settings.microvm_warm_machines and not backend.waiting:  # noqa: ASYNC110
+        while settings.microvm_warm_machines and not backend.ready:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.3)  # Let what waits load its package, as it does between calls.
         samples.append(await measure(backend, request))

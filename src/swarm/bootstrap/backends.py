@@ -35,10 +35,22 @@ class Backends:
             return PooledBackend(made, self._settings)
         if level is Isolation.NONE:
             return UnisolatedBackend(self._settings)
-        return MicrovmBackend(self._settings, lock_descriptors=self._lock_descriptors)
+        machines = MicrovmBackend(self._settings, lock_descriptors=self._lock_descriptors)
+        return PooledBackend(machines, machine_pool(self._settings))
 
     async def close(self) -> None:
         """Destroy every sandbox and stop what makes them."""
         for backend in self._made.values():
             await backend.close()
         self._made.clear()
+
+
+def machine_pool(settings: Settings) -> Settings:
+    """The limits of the pool of virtual machines, which are larger and slower to make."""
+    return settings.model_copy(
+        update={
+            "pool_ready": settings.microvm_warm_machines,
+            "pool_memory_mb": settings.microvm_warm_mb,
+            "pool_idle_seconds": settings.microvm_warm_seconds,
+        }
+    )

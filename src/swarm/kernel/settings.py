@@ -110,9 +110,14 @@ class Settings(BaseModel):
         description="Folder of the virtual machines' image (default: cache/microvm/image in the "
         "home); `swarm sandbox build-image` makes it.",
     )
+    microvm_monitor: Literal["auto", "qemu", "firecracker"] = Field(
+        "auto",
+        description="What runs virtual machines: `qemu`, `firecracker` (needs KVM), or `auto`: "
+        "QEMU, or Firecracker where that alone is installed.",
+    )
     microvm_accelerator: Literal["auto", "kvm", "tcg"] = Field(
         "auto",
-        description="How virtual machines are executed: `kvm`, `tcg` (software emulation), or "
+        description="How QEMU executes virtual machines: `kvm`, `tcg` (software emulation), or "
         "`auto`: KVM where a trial machine has booted with it.",
     )
     microvm_snapshots_mb: int = Field(
@@ -129,8 +134,13 @@ class Settings(BaseModel):
         description="Virtual machines that one host keeps restored ahead, for packages that it "
         "calls repeatedly.",
     )
+    microvm_warm_mb: int = Field(
+        512, ge=0, description="Memory of the virtual machines restored ahead, in MiB."
+    )
     microvm_warm_seconds: float = Field(
-        60.0, gt=0, description="How long a virtual machine restored ahead waits to be used."
+        60.0,
+        ge=0,
+        description="How long a package's virtual machines are kept restored after its last use.",
     )
     microvm_boot_seconds: float = Field(
         120.0, gt=0, description="Time limit of a virtual machine's boot, before its snapshot."

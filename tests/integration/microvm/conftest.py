@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 
 import pytest
 
 from swarm.kernel.settings import Settings
 from swarm.sandbox.microvm.backend import MicrovmBackend
+from tests.conftest import SCALE
 from tests.integration.microvm import machines
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _only_at_full_scale() -> None:
-    if os.environ.get("SWARM_TEST_SCALE") != "full":
-        pytest.skip("guests under software emulation take minutes: `make prove` boots them")
+@pytest.fixture(autouse=True)
+def _mostly_at_full_scale(request: pytest.FixtureRequest) -> None:
+    """Under software emulation all of them take minutes; a few show that the level works."""
+    if SCALE != "full" and request.node.get_closest_marker("everyday") is None:
+        pytest.skip("`make prove` boots a machine for this")
 
 
 @pytest.fixture(scope="session")

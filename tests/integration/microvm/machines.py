@@ -9,14 +9,15 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
-from swarm.kernel.errors import SwarmError
+from swarm.kernel.errors import InvalidError, SwarmError
+from swarm.kernel.json import loads
 from swarm.kernel.settings import Settings
 from swarm.sandbox import microvm
-from swarm.sandbox.microvm.image import build_image, find_image
+from swarm.sandbox.microvm.image import RECIPE, build_image, find_image
 from swarm.sandbox.ports import Program
 
 CACHE = Path(__file__).parents[3] / ".cache" / "microvm"
@@ -46,10 +47,15 @@ def image_settings() -> Settings:
     source = Path(microvm.__file__).parent
     digest = hashlib.sha256(b"".join((source / name).read_bytes() for name in _RECIPE))
     folder = CACHE / f"image-{digest.hexdigest()[:16]}"
-    settings = Settings(home=CACHE / "home", microvm_image=folder, microvm_accelerator="tcg")
+    settings = Settings(
+        home=CACHE / "home",
+        microvm_image=folder,
+        microvm_accelerator="tcg",
+        microvm_boot_seconds=300,
+    )
     with cache_lock():
         try:
-            if not (folder / "manifest.json").exists():
+            if not is_intact(folder):
                 for old in CACHE.glob("image-*"):
                     shutil.rmtree(old)
                 build_image(folder, CACHE / "downloads")
@@ -57,6 +63,20 @@ def image_settings() -> Settings:
         except SwarmError as error:
             pytest.skip(f"no image for virtual machines: {error}")
     return settings
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether an image is there whose files are those that its manifest names."""
+    try:
+        manifest: Any = loads((folder / "manifest.json").read_bytes())
+        found = {}
+        for name in manifest["files"]:
+            with (folder / name).open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, InvalidError):
+        return False
+    same: bool = found == manifest["files"] and manifest["recipe"] == RECIPE
+    return same
 
 
 def program(

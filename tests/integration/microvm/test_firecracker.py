@@ -13,13 +13,14 @@ import pytest
 
 from swarm.kernel.errors import SandboxUnavailable
 from swarm.kernel.settings import Settings
-from swarm.sandbox.guests import GUEST
 from swarm.sandbox.microvm import firecracker
 from swarm.sandbox.microvm import firecracker_api as api
-from swarm.sandbox.microvm.backend import AGENT
-from swarm.sandbox.microvm.image import find_image
-from swarm.sandbox.microvm.snapshots import empty_disk
-from swarm.sandbox.microvm.squashfs import write_squashfs
+from swarm.sandbox.microvm.backend import MicrovmBackend
+from swarm.sandbox.ports import Limits, SandboxRequest
+from tests.contract.sandbox.calling import CONTEXT, MEBIBYTE, RecordingServices
+from tests.integration.microvm import machines
+
+LIMITS = Limits(memory_bytes=128 * MEBIBYTE, timeout_seconds=60)
 
 
 class ApiServer:
@@ -58,12 +59,14 @@ async def server(tmp_path: Path) -> AsyncIterator[ApiServer]:
     listening.close()
 
 
+@pytest.mark.everyday
 async def test_calls_are_made_in_order_on_one_connection(server: ApiServer, tmp_path: Path) -> None:
     calls = api.boot_calls(256)
     await firecracker._ask(tmp_path, calls)
     assert server.calls == [(call.method, call.path, call.body) for call in calls]
 
 
+@pytest.mark.everyday
 async def test_a_refusal_is_told(server: ApiServer, tmp_path: Path) -> None:
     server.fault = "Invalid memory size"
     with pytest.raises(SandboxUnavailable, match="PUT /machine-config: Invalid memory size"):
@@ -71,33 +74,34 @@ async def test_a_refusal_is_told(server: ApiServer, tmp_path: Path) -> None:
     assert len(server.calls) == 1
 
 
-async def test_a_real_guest_is_ready(settings: Settings, tmp_path: Path) -> None:
+async def test_a_real_guest_serves_a_call(settings: Settings, tmp_path: Path) -> None:
     try:
         firecracker.find_firecracker()
     except SandboxUnavailable as error:
         pytest.skip(error.message)
-    image = find_image(settings)
-    (tmp_path / "code").mkdir()
-    package = tmp_path / "package.squashfs"
-    write_squashfs({"agent": AGENT, "guest": GUEST, "package": tmp_path / "code"}, package)
-    place = tmp_path / "private" / "machine"
-    place.mkdir(parents=True)
-    with (
-        image.vmlinux.open("rb") as kernel,
-        image.initramfs.open("rb") as initramfs,
-        image.root.open("rb") as root,
-        package.open("rb") as disk,
-    ):
-        files = {
-            api.KERNEL: kernel.fileno(),
-            api.INITRAMFS: initramfs.fileno(),
-            "root": root.fileno(),
-            "package": disk.fileno(),
-            "inputs": empty_disk(1 << 30),
-        }
-        machine = await firecracker.boot(place, files, 256)
+    code = "def handler(inputs):\n    return inputs\n"
+    program = machines.program(tmp_path / "package", {"main.py": code}, "python", "main.py")
+    chosen = settings.model_copy(update={"microvm_monitor": "firecracker"})
+    backend = MicrovmBackend(chosen)
     try:
-        machine.stream.send_control(op="unknown")
-        assert not machine.stream.closed.done()
+        sandbox = await backend.prepare(SandboxRequest(program, LIMITS))
+        result = await sandbox.call({"n": 1}, CONTEXT, RecordingServices())
+        assert result.outputs == {"n": 1}, result
+        assert "microvm-firecracker" in sandbox.layers
+        await sandbox.destroy()
     finally:
-        await machine.kill()
+        await backend.close()
+
+
+async def test_where_it_cannot_run_it_is_refused_with_a_remedy(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """It was asked for, so QEMU does not take its place."""
+    if firecracker.can_run():
+        pytest.skip("Firecracker runs here")
+    program = machines.program(tmp_path / "package", {"main.py": ""}, "python", "main.py")
+    backend = MicrovmBackend(settings.model_copy(update={"microvm_monitor": "firecracker"}))
+    with pytest.raises(SandboxUnavailable, match="Firecracker") as caught:
+        await backend.prepare(SandboxRequest(program, LIMITS))
+    assert "SWARM_MICROVM_MONITOR" in (caught.value.remedy or "")
+    await backend.close()

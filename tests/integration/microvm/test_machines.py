@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from swarm.bootstrap.backends import machine_pool
 from swarm.kernel.errors import SandboxUnavailable
 from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import Settings
 from swarm.sandbox.microvm.backend import MicrovmBackend
+from swarm.sandbox.pool import PooledBackend
 from swarm.sandbox.ports import (
     InputMount,
     InvocationResult,
@@ -129,6 +131,7 @@ async def call_once(
         await sandbox.destroy()
 
 
+@pytest.mark.everyday
 async def test_a_python_handler_is_served_like_in_any_sandbox(
     run: Run, services: RecordingServices
 ) -> None:
@@ -154,6 +157,7 @@ async def test_a_python_handler_is_served_like_in_any_sandbox(
     assert outputs["environment"]["SWARM_RUN_ID"] == "run_1"
 
 
+@pytest.mark.everyday
 async def test_nothing_leaks_from_one_invocation_to_the_next(run: Run) -> None:
     results: Any = [(await run("numbers")).outputs for _ in range(2)]
     first, second = results
@@ -168,16 +172,44 @@ async def test_two_machines_of_one_snapshot_run_at_once(run: Run) -> None:
 
 
 async def test_a_package_called_repeatedly_finds_its_next_machine_waiting(
-    backend: MicrovmBackend, run: Run
+    settings: Settings, python: Program, services: RecordingServices
 ) -> None:
-    results: list[Any] = [await run("numbers") for _ in range(2)]
-    async with asyncio.timeout(60):
-        while backend.waiting == 0:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    results.append(await run("numbers"))
-    numbers = [number for result in results for number in result.outputs["numbers"]]
-    assert len(set(numbers)) == len(numbers)
-    assert results[-1].outputs["left"] == ["trace", "trace"]
+    pool = PooledBackend(MicrovmBackend(settings), machine_pool(settings))
+    request = SandboxRequest(python, LIMITS)
+
+    async def call() -> list[Any]:
+        sandbox = await pool.prepare(request)
+        result = await sandbox.call({"do": "numbers"}, CONTEXT, services)
+        await sandbox.destroy()
+        outputs: Any = result.outputs
+        assert outputs["left"] == ["trace", "trace"]
+        found: list[Any] = outputs["numbers"]
+        return found
+
+    try:
+        numbers = await call() + await call()
+        async with asyncio.timeout(60):
+            while pool.ready == 0:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        numbers += await call()
+        assert len(set(numbers)) == len(numbers)
+    finally:
+        await pool.close()
+
+
+async def test_what_waits_takes_memory_of_its_own_only(
+    backend: MicrovmBackend, python: Program
+) -> None:
+    waiting = await backend.prepare_ahead(SandboxRequest(python, LIMITS))
+    assert waiting.is_alive
+    assert 0 < waiting.memory_bytes() < LIMITS.memory_bytes
+    process = waiting._parts.machine.process
+    if os.geteuid() == 0:
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) > 0
+        waiting.wake()
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 0
+    await waiting.destroy()
+    assert not waiting.is_alive
 
 
 async def test_an_exception_is_told_with_its_traceback(run: Run) -> None:
@@ -186,6 +218,7 @@ async def test_an_exception_is_told_with_its_traceback(run: Run) -> None:
     assert 'File "/package/main.py"' in (result.traceback or "")
 
 
+@pytest.mark.everyday
 async def test_a_handler_that_hangs_is_killed_when_its_time_is_up(run: Run) -> None:
     result = await run("hang", limits=replace(LIMITS, timeout_seconds=2))
     assert (result.outcome, result.error_code) == (Outcome.TIMEOUT, "timeout")
@@ -210,6 +243,7 @@ async def test_outputs_may_be_large_and_not_too_large(run: Run) -> None:
     assert result.error_code == "output_too_large"
 
 
+@pytest.mark.everyday
 async def test_files_are_handed_out_and_strange_ones_stay_behind(
     backend: MicrovmBackend, python: Program, services: RecordingServices
 ) -> None:
@@ -254,7 +288,7 @@ async def test_inputs_appear_read_only_and_readable(
 async def test_the_record_says_what_held(backend: MicrovmBackend, python: Program) -> None:
     sandbox = await backend.prepare(SandboxRequest(python, LIMITS))
     assert sandbox.isolation is Isolation.MICROVM
-    assert {"microvm-tcg", "no-network-device", "qemu-seccomp"} <= set(sandbox.layers)
+    assert {"microvm-tcg", "no-network-device", "monitor-seccomp"} <= set(sandbox.layers)
     await sandbox.destroy()
     await sandbox.destroy()
 
@@ -263,7 +297,7 @@ async def test_a_cancelled_call_leaves_no_machine(
     backend: MicrovmBackend, python: Program, services: RecordingServices
 ) -> None:
     sandbox = await backend.prepare(SandboxRequest(python, LIMITS))
-    process = sandbox._parts.machine.process  # type: ignore[attr-defined]
+    process = sandbox._parts.machine.process
     call = asyncio.ensure_future(sandbox.call({"do": "hang"}, CONTEXT, services))
     await asyncio.sleep(0)
     call.cancel()

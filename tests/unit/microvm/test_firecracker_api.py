@@ -64,6 +64,7 @@ def test_the_machine_is_whole_before_it_starts() -> None:
     assert paths[-1] == "/actions"
     assert [path for path in paths if path.startswith("/drives/")] == [
         "/drives/root",
+        "/drives/agent",
         "/drives/package",
         "/drives/inputs",
     ]

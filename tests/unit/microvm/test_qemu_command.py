@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 
 from swarm.sandbox.microvm.accelerators import Accelerator
-from swarm.sandbox.microvm.qemu_command import Descriptors, command_line
+from swarm.sandbox.microvm.qemu_command import Boot, Descriptors, command_line
 
-RESTORED = Descriptors(10, 11, 12, 13, 14, 15)
-BOOTING = Descriptors(10, 11, 12, 13, 14, 15, 16, 17)
+RESTORED = Descriptors(10, 11, 12, 13, 14, 15, 16, is_memory_shared=False)
+BOOTING = Descriptors(*range(10, 17))
+BOOT = Boot(kernel=17, initramfs=18, tsc_khz=2_345_678)
 
 
 def devices(command: list[str]) -> list[str]:
@@ -16,11 +17,11 @@ def devices(command: list[str]) -> list[str]:
 
 
 def test_a_machine_has_the_devices_it_needs_and_no_others() -> None:
-    command = command_line(Accelerator.TCG, RESTORED, 1 << 28, 2_000_000)
+    command = command_line(Accelerator.TCG, RESTORED, 1 << 28, None)
     kinds = [device.partition(",")[0] for device in devices(command)]
     assert kinds == [
         *("virtio-serial-device", "virtserialport"),
-        *("virtio-blk-device", "virtio-blk-device", "virtio-blk-device"),
+        *(["virtio-blk-device"] * 4),
     ]
     assert "-nodefaults" in command
     assert not {"-netdev", "-nic", "-net"} & set(command)
@@ -28,8 +29,8 @@ def test_a_machine_has_the_devices_it_needs_and_no_others() -> None:
 
 
 def test_it_is_restored_with_the_devices_it_booted_with() -> None:
-    booted = command_line(Accelerator.TCG, BOOTING, 1 << 28, 2_000_000)
-    restored = command_line(Accelerator.TCG, RESTORED, 1 << 28, 2_000_000)
+    booted = command_line(Accelerator.TCG, BOOTING, 1 << 28, BOOT)
+    restored = command_line(Accelerator.TCG, RESTORED, 1 << 28, None)
     assert devices(booted) == devices(restored)
     assert "share=on" in " ".join(booted)
     assert "share=off" in " ".join(restored)
@@ -37,13 +38,13 @@ def test_it_is_restored_with_the_devices_it_booted_with() -> None:
 
 
 def test_qemu_may_not_start_programs_or_gain_rights() -> None:
-    command = command_line(Accelerator.KVM, BOOTING, 1 << 28, 2_000_000)
+    command = command_line(Accelerator.KVM, BOOTING, 1 << 28, BOOT)
     filters = command[command.index("-sandbox") + 1]
     for part in ("on", "obsolete=deny", "elevateprivileges=deny", "spawn=deny"):
         assert part in filters.split(",")
 
 
 def test_only_software_emulation_is_told_the_counters_frequency() -> None:
-    emulated = command_line(Accelerator.TCG, BOOTING, 1 << 28, 2_345_678)
+    emulated = command_line(Accelerator.TCG, BOOTING, 1 << 28, BOOT)
     assert "tsc_early_khz=2345678" in " ".join(emulated)
-    assert "tsc" not in " ".join(command_line(Accelerator.KVM, BOOTING, 1 << 28, 2_345_678))
+    assert "tsc" not in " ".join(command_line(Accelerator.KVM, BOOTING, 1 << 28, BOOT))

@@ -29,6 +29,7 @@ def fill(folder: Path, size: int = SIZE) -> None:
     save_memory(memory, folder / "memory")
     os.close(memory)
     (folder / "state").write_bytes(b"state")
+    (folder / "agent.squashfs").write_bytes(b"agent")
     (folder / "package.squashfs").write_bytes(b"package")
 
 
@@ -125,3 +126,27 @@ async def test_what_is_held_ready_stays_while_it_is_used(tmp_path: Path) -> None
     with pytest.raises(OSError, match="Bad file descriptor"):
         fcntl.fcntl(first.memory, fcntl.F_GETFD)
     store.close()
+
+
+async def test_without_a_share_of_memory_none_is_held_when_unused(tmp_path: Path) -> None:
+    async def build(folder: Path) -> None:
+        fill(folder)
+
+    store = made(tmp_path, resident=0)
+    async with store.use("ab" * 32, build) as template:
+        assert template.users == 1
+    assert template.is_retired
+    assert template.users == -1
+
+
+async def test_whoever_builds_for_too_long_is_not_waited_for(tmp_path: Path) -> None:
+    async def build(folder: Path) -> None:
+        raise AssertionError("it is not ours to build")
+
+    (tmp_path / "locks").mkdir()
+    with (tmp_path / "locks" / "ab").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        store = Snapshots(tmp_path, 1 << 30, 1 << 30, lock_seconds=0.2)
+        with pytest.raises(SandboxUnavailable, match="another process has built"):
+            async with store.use("ab" * 32, build):
+                pass

@@ -403,10 +403,15 @@ function main() {
       stop(new Failure("error", "the handler waits for something that can never happen")),
     );
     await answer(wire, request, await (early ?? load()));
+    globalThis[Symbol.for("swarm.answered")]?.();
     process.exit(0);
   };
 }
 
 // In a virtual machine, this file is loaded before the snapshot and goes on after each restore.
-globalThis[Symbol.for("swarm.restored")]?.();
+const waitForRestore = globalThis[Symbol.for("swarm.restored")];
+if (waitForRestore) {
+  await rehearse();
+  waitForRestore();
+}
 main();

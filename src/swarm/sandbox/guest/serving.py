@@ -36,24 +36,46 @@ _REHEARSAL = json.dumps(
 
 
 def main() -> None:
-    """Serve one call on the wire, as the environment says (``SWARM_RUNTIME``, ``SWARM_ENTRY``)."""
-    descriptor = int(os.environ["SWARM_WIRE_FD"])
-    os.set_inheritable(descriptor, False)
-    wire = Wire(descriptor)
-    _open_streams()
-    entry: list[str] = json.loads(os.environ["SWARM_ENTRY"])
-    is_command = os.environ["SWARM_RUNTIME"] == "command"
-    is_late = os.environ["SWARM_LOAD"] == "at_call"
-    handler = None if is_command or is_late else _load(entry[0], wire)
-    if callable(handler) and not wire.is_readable(_REHEARSE_AFTER_SECONDS):
-        _rehearse(inspect.iscoroutinefunction(handler))
-    try:
-        request = wire.receive()
-    except EOFError:
-        return
-    if is_late and not is_command:
-        handler = _load(entry[0], wire)
-    _answer(request, entry, handler, wire)
+    """Serve one call on the wire, as the environment says."""
+    Guest(int(os.environ["SWARM_WIRE_FD"])).serve()
+
+
+class Guest:
+    """This process as a guest. Making one does what needs neither package nor call.
+
+    Args:
+        descriptor: of the wire.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)
+        self._wire = Wire(descriptor)
+        _open_streams()
+        sys.dont_write_bytecode = True
+        root = logging.getLogger()
+        root.addHandler(LogRecords(self._wire))
+        root.setLevel(logging.INFO)
+
+    def serve(self, *, rehearses: bool = True) -> None:
+        """Wait for a call and answer it; returns without an answer when the host is gone.
+
+        Args:
+            rehearses: whether to make use of a wait before the call.
+        """
+        wire = self._wire
+        entry: list[str] = json.loads(os.environ["SWARM_ENTRY"])
+        is_command = os.environ["SWARM_RUNTIME"] == "command"
+        is_late = os.environ["SWARM_LOAD"] == "at_call"
+        handler = None if is_command or is_late else _load(entry[0])
+        if rehearses and callable(handler) and not wire.is_readable(_REHEARSE_AFTER_SECONDS):
+            _rehearse(inspect.iscoroutinefunction(handler))
+        try:
+            request = wire.receive()
+        except EOFError:
+            return
+        if is_late and not is_command:
+            handler = _load(entry[0])
+        _answer(request, entry, handler, wire)
 
 
 def _answer(
@@ -120,19 +142,15 @@ def _open_streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def _load(entry: str, wire: Wire) -> Callable[..., Any] | Failure:
-    """Import the package, if it may be before the call arrives; what goes wrong is the answer."""
+def _load(entry: str) -> Callable[..., Any] | Failure:
+    """Import the package; what goes wrong is the answer."""
     package = os.environ["SWARM_PACKAGE"]
-    sys.dont_write_bytecode = True
     sys.path.insert(0, package)
     if entry.endswith(".py") and os.path.dirname(entry):
         sys.path.insert(0, os.path.join(package, os.path.dirname(entry)))
     environment = os.environ.get("SWARM_ENVIRONMENT")
     if environment:
         site.addsitedir(os.path.join(environment, "site-packages"))
-    root = logging.getLogger()
-    root.addHandler(LogRecords(wire))
-    root.setLevel(logging.INFO)
     try:
         return load_handler(entry, package)
     except BaseException as error:  # noqa: BLE001  whatever its import raises is its answer

@@ -10,6 +10,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,21 @@ from typing import IO, Any, Final
 import orjson
 
 from swarm.kernel.errors import SandboxUnavailable
+from swarm.kernel.ids import new_id
 from swarm.kernel.json import dump_bytes
 from swarm.sandbox.microvm import firecracker_api as api
+from swarm.sandbox.microvm.monitors import Machine, MachinePlan
 from swarm.sandbox.microvm.processes import MachineProcess, start_process
+from swarm.sandbox.microvm.snapshots import MEBIBYTE, MEMORY, STATE, Template, save_memory
 from swarm.sandbox.microvm.stream import GuestStream
 
 PROGRAM: Final = "firecracker"
 _SECONDS: Final = 10.0
 _AGENT_SECONDS: Final = 60.0
+_SNAPSHOT_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 0.005
+_CONSOLE_BYTES: Final = 2000
+_KVM: Final = "/dev/kvm"
 
 
 @dataclass(slots=True)
@@ -36,11 +43,99 @@ class FirecrackerMachine:
     process: MachineProcess
     stream: GuestStream
     folder: Path
+    console: IO[Any] | None
 
     async def kill(self) -> float:
         """End it; returns the processor seconds that it took. Safe to call twice."""
         self.stream.close()
-        return (await self.process.kill()).cpu_seconds
+        ended = await self.process.kill()
+        if self.console is not None:
+            self.console.close()
+            self.console = None
+            await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+        return ended.cpu_seconds
+
+    def console_text(self) -> str:
+        return "" if self.console is None else _end_of(self.console)
+
+
+class FirecrackerMonitor:
+    """See :class:`swarm.sandbox.microvm.monitors.Monitor`.
+
+    Raises:
+        SandboxUnavailable: Firecracker is missing, or KVM is, without which it cannot run.
+    """
+
+    layer = "microvm-firecracker"
+
+    def __init__(self) -> None:
+        self._program = find_firecracker()
+        self._version = _version(self._program)
+
+    def identity(self) -> list[str]:
+        calls = [*api.boot_calls(0), *api.restore_calls()]
+        return [self._version, *(f"{call.path} {call.body}" for call in calls)]
+
+    async def boot(self, plan: MachinePlan) -> FirecrackerMachine:
+        with plan.image.vmlinux.open("rb") as kernel, plan.image.initramfs.open("rb") as initramfs:
+            files = {api.KERNEL: kernel.fileno(), api.INITRAMFS: initramfs.fileno()}
+            return await self._start(plan, files, api.boot_calls(plan.memory_bytes // MEBIBYTE))
+
+    async def snapshot(self, machine: Machine, folder: Path) -> None:
+        assert isinstance(machine, FirecrackerMachine)
+        await _ask(machine.folder, api.snapshot_calls(), _SNAPSHOT_SECONDS)
+        shutil.copyfile(machine.folder / api.STATE, folder / STATE)
+        with (machine.folder / api.MEMORY).open("rb") as memory:
+            await asyncio.to_thread(save_memory, memory.fileno(), folder / MEMORY)
+
+    async def restore(
+        self, plan: MachinePlan, template: Template, *, is_kept: bool = False
+    ) -> FirecrackerMachine:
+        files = {api.MEMORY: template.memory, api.STATE: template.state}
+        machine = await self._start(plan, files, api.restore_calls())
+        if is_kept:  # It writes new ones.
+            for name in files:
+                (machine.folder / name).unlink()
+        return machine
+
+    async def _start(
+        self, plan: MachinePlan, files: Mapping[str, int], calls: Sequence[api.ApiCall]
+    ) -> FirecrackerMachine:
+        folder = plan.workplace.make(new_id("fcr"))
+        # It makes its sockets here as an unprivileged user; nobody else gets past the parent.
+        folder.chmod(0o777)
+        console = tempfile.TemporaryFile()  # noqa: SIM115
+        with plan.image.root.open("rb") as root:
+            drives = (root.fileno(), plan.agent, plan.package, plan.inputs)
+            inherited = {**files, **dict(zip(api.DRIVES, drives, strict=True))}
+            for name, descriptor in inherited.items():
+                (folder / name).symlink_to(f"/proc/self/fd/{descriptor}")
+            process = start_process(
+                [self._program, "--api-sock", api.API_SOCKET, "--level", "Error"],
+                [*inherited.values(), *plan.locks],
+                console,
+                plan.cgroup_files,
+                folder=folder,
+                niceness=plan.niceness,
+            )
+            try:
+                await _ask(folder, calls)
+                stream = await _connect_agent(folder)
+            except BaseException as error:
+                text = _end_of(console)
+                await process.kill()
+                console.close()
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                if isinstance(error, SandboxUnavailable) and text:
+                    raise _failed(f"{error.message}\n{text}") from None
+                raise
+        process.exited.add_done_callback(lambda _: stream.end())
+        return FirecrackerMachine(process, stream, folder, console)
+
+
+def can_run() -> bool:
+    """Whether Firecracker is installed, and KVM may be used."""
+    return shutil.which(PROGRAM) is not None and os.access(_KVM, os.R_OK | os.W_OK)
 
 
 def find_firecracker() -> str:
@@ -52,71 +147,50 @@ def find_firecracker() -> str:
     found = shutil.which(PROGRAM)
     if found is None:
         raise SandboxUnavailable(
-            "Firecracker is not installed", where=PROGRAM, remedy="QEMU is used instead"
+            "Firecracker is not installed",
+            where=PROGRAM,
+            remedy="put its program on the PATH, or set SWARM_MICROVM_MONITOR to qemu",
         )
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if not os.access(_KVM, os.R_OK | os.W_OK):
         raise SandboxUnavailable(
             "Firecracker needs KVM, and /dev/kvm cannot be opened",
-            where="/dev/kvm",
-            remedy="QEMU emulates where there is no KVM",
+            where=_KVM,
+            remedy="set SWARM_MICROVM_MONITOR to qemu, which emulates where there is no KVM",
         )
     return found
 
 
-async def boot(folder: Path, files: Mapping[str, int], memory_mib: int) -> FirecrackerMachine:
-    """Start a machine from its kernel.
-
-    Args:
-        folder: new, for this machine alone; below one that only we may enter.
-        files: descriptors of ``kernel`` (an uncompressed ELF file), ``initramfs`` and the drives.
-        memory_mib: size of the machine.
-    """
-    return await _start(folder, files, api.boot_calls(memory_mib))
-
-
-async def snapshot(machine: FirecrackerMachine) -> None:
-    """Stop ``machine``; its state and memory are then files of its folder."""
-    await _ask(machine.folder, api.snapshot_calls())
-
-
-async def restore(folder: Path, files: Mapping[str, int]) -> FirecrackerMachine:
-    """Start a machine from a snapshot.
-
-    Args:
-        folder: as for :func:`boot`.
-        files: descriptors of ``memory``, ``state`` and the drives.
-    """
-    return await _start(folder, files, api.restore_calls())
-
-
-async def _start(
-    folder: Path, files: Mapping[str, int], calls: Sequence[api.ApiCall]
-) -> FirecrackerMachine:
-    program = find_firecracker()
-    for name, descriptor in files.items():
-        (folder / name).symlink_to(f"/proc/self/fd/{descriptor}")
-    # It makes its sockets here as an unprivileged user; nobody else gets past the parent.
-    folder.chmod(0o777)
-    command = [program, "--api-sock", api.API_SOCKET, "--level", "Error"]
-    output: IO[Any] | int = subprocess.DEVNULL
-    process = start_process(command, list(files.values()), output, folder=folder)
+def _version(program: str) -> str:
+    """What Firecracker says of itself, in one line."""
     try:
-        await _ask(folder, calls)
-        stream = await _connect_agent(folder)
-    except BaseException:
-        await process.kill()
-        raise
-    return FirecrackerMachine(process, stream, folder)
+        done = subprocess.run(
+            [program, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _failed(f"it cannot be run: {error}") from None
+    return done.stdout.partition("\n")[0]
 
 
-async def _ask(folder: Path, calls: Sequence[api.ApiCall]) -> None:
+def _end_of(console: IO[Any]) -> str:
+    size = console.seek(0, os.SEEK_END)
+    console.seek(max(size - _CONSOLE_BYTES, 0))
+    text: str = console.read().decode("utf-8", "replace").strip()
+    return text
+
+
+async def _ask(folder: Path, calls: Sequence[api.ApiCall], seconds: float = _SECONDS) -> None:
     """Make API calls in order, on one connection.
 
     Raises:
         SandboxUnavailable: Firecracker refuses one, or does not answer.
     """
     try:
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(seconds):
             reader, writer = await _connect(folder, api.API_SOCKET)
             try:
                 for call in calls:

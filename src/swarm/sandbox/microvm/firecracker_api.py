@@ -19,8 +19,8 @@ KERNEL: Final = "kernel"
 INITRAMFS: Final = "initramfs"
 MEMORY: Final = "memory"
 STATE: Final = "state"
-DRIVES: Final = ("root", "package", "inputs")
-"""In the order in which the guest names them: vda, vdb, vdc."""
+DRIVES: Final = ("root", "agent", "package", "inputs")
+"""In the order in which the guest names them: vda, vdb, vdc, vdd."""
 _GUEST_CID: Final = 3
 _BOOT_WORDS: Final = (
     "quiet loglevel=3 panic=-1 reboot=k console=ttyS0 8250.nr_uarts=1 mitigations=off "

@@ -24,7 +24,7 @@ from swarm.sandbox.microvm import debian
 from swarm.sandbox.microvm.initramfs import find_modules, initramfs
 from swarm.sandbox.microvm.squashfs import EPOCH, write_squashfs
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 """Raised whenever the same packages give another image."""
 KERNEL_PACKAGE: Final = "linux-image-cloud-amd64"
 SEEDS: Final = (

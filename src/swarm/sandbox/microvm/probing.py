@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,10 @@ from swarm.kernel.home import Home
 from swarm.kernel.json import dump_bytes, loads
 from swarm.kernel.settings import Settings
 from swarm.sandbox.microvm.accelerators import Accelerator
+from swarm.sandbox.microvm.firecracker import FirecrackerMonitor, can_run
 from swarm.sandbox.microvm.image import Image, find_image
+from swarm.sandbox.microvm.monitors import Monitor
+from swarm.sandbox.microvm.qemu import QemuMonitor
 from swarm.sandbox.microvm.qemu_command import PROGRAM, probe_command_line
 from swarm.sandbox.ports import LayerReport
 
@@ -67,6 +71,23 @@ def choose_accelerator(settings: Settings, image: Image, version: str) -> Accele
     new.write_bytes(dump_bytes({"subject": subject, "accelerator": str(found)}))
     new.rename(memory)
     return found
+
+
+def choose_monitor(settings: Settings, image: Image) -> Monitor:
+    """The monitor that the settings name. By itself: QEMU where it is installed, else Firecracker.
+
+    Blocks while a trial machine boots.
+
+    Raises:
+        SandboxUnavailable: it cannot be run here.
+    """
+    chosen = settings.microvm_monitor
+    if chosen == "auto":
+        chosen = "firecracker" if shutil.which(PROGRAM) is None and can_run() else "qemu"
+    if chosen == "firecracker":
+        return FirecrackerMonitor()
+    version = qemu_version()
+    return QemuMonitor(choose_accelerator(settings, image, version), version)
 
 
 def boots(accelerator: Accelerator, image: Image, seconds: float = _KVM_SECONDS) -> bool:

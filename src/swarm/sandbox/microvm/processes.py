@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import shutil
@@ -20,6 +21,7 @@ _USERS: Final = 0xFFE
 """Users of machines: the block of the sandboxes' range (see ``linux.zygote.identities``) that no
 zygote claims."""
 _KVM: Final = "/dev/kvm"
+_KILL_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +48,39 @@ class MachineProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    def wake(self) -> None:
+        """Give it ordinary priority, all its threads."""
+        with contextlib.suppress(OSError):  # It has just died; its call tells how.
+            for thread in Path(f"/proc/{self.pid}/task").iterdir():
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), 0)
+
     async def kill(self) -> Exit:
-        """Kill it and wait until it is gone; safe to call twice."""
+        """Kill it and wait until it is gone; safe to call twice.
+
+        Raises:
+            SandboxUnavailable: the kernel does not get rid of it.
+        """
         if not self.exited.done():
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        return await asyncio.shield(self.exited)
+            await asyncio.wait([self.exited], timeout=_KILL_SECONDS)
+        if not self.exited.done():
+            raise SandboxUnavailable(
+                f"process {self.pid} was killed and is still there after {_KILL_SECONDS:g} seconds",
+                where="microvm",
+                remedy="look at the kernel's log (dmesg) for what it waits for",
+            )
+        return self.exited.result()
 
     def _reap(self) -> None:
-        _, status, usage = os.wait4(self._process.pid, 0)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
+        try:
+            _, status, usage = os.wait4(self._process.pid, 0)
+        except ChildProcessError:  # Somebody else has reaped it; its usage is not known.
+            self._process.returncode = -signal.SIGKILL
+            self.exited.set_result(Exit(signal.SIGKILL, 0.0))
+            return
+        self._process.returncode = os.waitstatus_to_exitcode(status)
         self.exited.set_result(Exit(status, usage.ru_utime + usage.ru_stime))
 
 
@@ -66,6 +90,7 @@ def start_process(
     output: IO[Any] | int,
     cgroup_files: Sequence[Path] = (),
     folder: Path = Path("/"),
+    niceness: int = 0,
 ) -> MachineProcess:
     """Start ``command`` confined.
 
@@ -78,6 +103,7 @@ def start_process(
         output: where its stdout and stderr go.
         cgroup_files: files of the groups that it joins.
         folder: where it runs.
+        niceness: until :meth:`MachineProcess.wake`.
 
     Raises:
         SandboxUnavailable: a program is missing.
@@ -100,6 +126,8 @@ def start_process(
         cwd=folder,
         start_new_session=True,
     )
+    if niceness:
+        os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
     return MachineProcess(process, cgroup_files)
 
 

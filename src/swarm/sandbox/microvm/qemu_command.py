@@ -20,7 +20,11 @@ _CPU: Final = {
 }
 _SECCOMP: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _QUIET: Final = "quiet loglevel=3 panic=-1 reboot=t console=ttyS0 8250.nr_uarts=1"
-_FAST: Final = "mitigations=off cryptomgr.notests random.trust_cpu=on audit=0 apparmor=0 ima=off"
+_FAST: Final = (
+    "mitigations=off cryptomgr.notests random.trust_cpu=on audit=0 ima=off "
+    "lsm=none psi=0 hardened_usercopy=off transparent_hugepage=never nowatchdog"
+)
+"""One handler is all that a guest's kernel ever serves, and the machine is what holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +34,33 @@ class Descriptors:
     memory: int
     """A memory file of the machine's size."""
     root: int
+    agent: int
     package: int
     inputs: int
     stream: int
     """One end of the stream to the guest's agent."""
     control: int
     """One end of the control connection."""
-    kernel: int | None = None
-    """To boot; a machine that is restored needs none."""
-    initramfs: int | None = None
+    is_memory_shared: bool = True
+    """Whether the memory file is written to, rather than copied on write."""
 
     def numbers(self) -> tuple[int, ...]:
-        found = (self.memory, self.root, self.package, self.inputs, self.stream, self.control)
-        booting = (self.kernel, self.initramfs)
-        return (*found, *(number for number in booting if number is not None))
+        disks = (self.root, self.agent, self.package, self.inputs)
+        return (self.memory, *disks, self.stream, self.control)
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What a machine boots. One that is restored has none of it."""
+
+    kernel: int
+    initramfs: int
+    tsc_khz: int
+    """Of this processor; see :mod:`swarm.sandbox.microvm.tsc`."""
 
 
 def command_line(
-    accelerator: Accelerator, descriptors: Descriptors, memory_bytes: int, tsc_khz: int
+    accelerator: Accelerator, descriptors: Descriptors, memory_bytes: int, boot: Boot | None
 ) -> list[str]:
     """The program and its arguments.
 
@@ -55,9 +68,8 @@ def command_line(
         accelerator: chosen by a probe.
         descriptors: what it inherits.
         memory_bytes: size of the machine; a multiple of 1 MiB.
-        tsc_khz: of this processor; see :mod:`swarm.sandbox.microvm.tsc`.
+        boot: None for a machine that is restored.
     """
-    is_booting = descriptors.kernel is not None
     memory = f"/proc/self/fd/{descriptors.memory}"
     options = [
         PROGRAM,
@@ -70,22 +82,24 @@ def command_line(
         "memory-backend=ram",
         "-object",
         f"memory-backend-file,id=ram,size={memory_bytes},mem-path={memory},"
-        f"share={'on' if is_booting else 'off'}",
+        f"share={'on' if descriptors.is_memory_shared else 'off'}",
         *("-chardev", f"socket,id=control,fd={descriptors.control}"),
         *("-mon", "chardev=control,mode=control"),
         *("-chardev", f"socket,id=stream,fd={descriptors.stream}"),
-        *("-chardev", "stdio,id=console,signal=off" if is_booting else "null,id=console"),
+        *("-chardev", "null,id=console" if boot is None else "stdio,id=console,signal=off"),
         *("-serial", "chardev:console"),
         *("-device", "virtio-serial-device,max_ports=2"),
         *("-device", f"virtserialport,chardev=stream,name={PORT_NAME},nr=1"),
     ]
-    for name in ("root", "package", "inputs"):
+    for name in ("root", "agent", "package", "inputs"):
         options += _disk(name, getattr(descriptors, name))
-    if is_booting:
-        options += _kernel(accelerator, descriptors, tsc_khz)
-    else:
-        options += ["-incoming", "defer"]
-    return options
+    if boot is None:
+        return [*options, "-incoming", "defer"]
+    return [
+        *options,
+        *("-kernel", f"/proc/self/fd/{boot.kernel}", "-initrd", f"/proc/self/fd/{boot.initramfs}"),
+        *("-append", _kernel_words(accelerator, boot.tsc_khz)),
+    ]
 
 
 def probe_command_line(accelerator: Accelerator, kernel: Path, initramfs: Path) -> list[str]:
@@ -102,12 +116,12 @@ def program_command_line(
     kernel: int,
     initramfs: int,
     root: int,
-    package: int,
+    disk: int,
     *,
     program: str,
     tsc_khz: int,
 ) -> list[str]:
-    """A machine that runs a Python program of the package's disk as its first, not the agent.
+    """A machine that runs a Python program of the agent's disk as its first, not the agent.
 
     Its console is QEMU's standard output. The numbers are descriptors that QEMU inherits.
     """
@@ -115,7 +129,7 @@ def program_command_line(
     return [
         *_bare(accelerator),
         *_disk("root", root),
-        *_disk("package", package),
+        *_disk("agent", disk),
         *("-kernel", f"/proc/self/fd/{kernel}", "-initrd", f"/proc/self/fd/{initramfs}"),
         *("-append", words),
     ]
@@ -138,14 +152,6 @@ def _disk(name: str, descriptor: int) -> list[str]:
         f"driver=raw,node-name={name},read-only=on,file.driver=file,file.locking=off,"
         f"file.filename=/dev/fdset/{descriptor}",
         *("-device", f"virtio-blk-device,drive={name},serial={name}"),
-    ]
-
-
-def _kernel(accelerator: Accelerator, descriptors: Descriptors, tsc_khz: int) -> list[str]:
-    return [
-        *("-kernel", f"/proc/self/fd/{descriptors.kernel}"),
-        *("-initrd", f"/proc/self/fd/{descriptors.initramfs}"),
-        *("-append", _kernel_words(accelerator, tsc_khz)),
     ]
 
 

@@ -8,27 +8,42 @@ from __future__ import annotations
 import array
 import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from swarm.kernel.errors import SandboxUnavailable
 from swarm.kernel.json import JsonObject, JsonValue, dump_bytes, loads
 
+ANSWER_SECONDS: Final = 60.0
 _LINE_LIMIT: Final = 1024 * 1024
 
 
 class Qmp:
-    """One connection. Make one with :meth:`open`."""
+    """One connection. Make one with :meth:`open`.
 
-    def __init__(self, host: socket.socket) -> None:
+    Every wait has a limit: a QEMU that says nothing any more is as good as gone.
+    """
+
+    def __init__(self, host: socket.socket, seconds: float) -> None:
         self._host = host
+        self._seconds = seconds
         self._buffer = bytearray()
+        self._migration = "none"
+        """How far the migration is, by QEMU's latest event."""
 
     @classmethod
-    async def open(cls, host: socket.socket) -> Qmp:
-        """Greet the other end of ``host``, which becomes this object's."""
+    async def open(cls, host: socket.socket, seconds: float = ANSWER_SECONDS) -> Qmp:
+        """Greet the other end of ``host``, which becomes this object's.
+
+        Args:
+            host: a stream socket.
+            seconds: how long QEMU may take for anything that it is asked.
+        """
         host.setblocking(False)
-        qmp = cls(host)
-        await qmp._receive()  # The greeting.
+        qmp = cls(host, seconds)
+        async with qmp._limit("its greeting"):
+            await qmp._receive()
         await qmp.execute("qmp_capabilities")
         return qmp
 
@@ -43,38 +58,43 @@ class Qmp:
             arguments: of the command; ``_`` in a name stands for ``-``.
 
         Raises:
-            SandboxUnavailable: QEMU refused, or is gone.
+            SandboxUnavailable: QEMU refused, is gone, or does not answer in time.
         """
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
-        await self._send(dump_bytes({"execute": command, "arguments": named}), descriptor)
-        while True:
-            message = await self._receive()
-            if "return" in message:
-                return message["return"]
-            if "error" in message:
-                raise _failed(f"{command}: {message['error']['desc']}")
+        async with self._limit(command):
+            await self._send(dump_bytes({"execute": command, "arguments": named}), descriptor)
+            while True:
+                message = await self._receive()
+                if "return" in message:
+                    return message["return"]
+                if "error" in message:
+                    raise _failed(f"{command}: {message['error']['desc']}")
 
     async def wait_migrated(self) -> None:
-        """Wait until the migration under way is complete.
+        """Wait until the migration is complete that was begun on this connection.
+
+        Its events are counted on, wherever they arrive: the answer to a question about its state
+        may be older than the events that came before it.
 
         Raises:
-            SandboxUnavailable: it failed.
+            SandboxUnavailable: it failed, or is not complete in time.
         """
-        while True:
-            status = await self.execute("query-migrate")
-            state = status.get("status") if isinstance(status, dict) else None
-            if state == "completed":
-                return
-            if state in ("failed", "cancelled"):
-                raise _failed(f"the machine's state could not be carried over: {status}")
-            await self._receive_event("MIGRATION")
+        async with self._limit("the migration"):
+            while self._migration != "completed":
+                if self._migration in ("failed", "cancelled"):
+                    raise _failed("the machine's state could not be carried over")
+                await self._receive()
 
     def close(self) -> None:
         self._host.close()
 
-    async def _receive_event(self, name: str) -> None:
-        while (await self._receive()).get("event") != name:
-            pass
+    @asynccontextmanager
+    async def _limit(self, what: str) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._seconds):
+                yield
+        except TimeoutError:
+            raise _failed(f"{what} took longer than {self._seconds:g} seconds") from None
 
     async def _send(self, data: bytes, descriptor: int | None) -> None:
         loop = asyncio.get_running_loop()
@@ -101,6 +121,8 @@ class Qmp:
         self._buffer = bytearray(rest)
         message = loads(line)
         assert isinstance(message, dict)
+        if message.get("event") == "MIGRATION":
+            self._migration = str(message["data"]["status"])
         return message
 
 

@@ -15,9 +15,10 @@ from typing import Any, Final
 from swarm.kernel.errors import SandboxUnavailable, SwarmError
 from swarm.kernel.json import JsonObject
 from swarm.sandbox.linux.cgroups import Cgroup
+from swarm.sandbox.linux.watchdog import memory_of
 from swarm.sandbox.microvm.agent.frames import FILE
 from swarm.sandbox.microvm.handover import Handover, HandoverError
-from swarm.sandbox.microvm.qemu import QemuMachine
+from swarm.sandbox.microvm.monitors import Machine
 from swarm.sandbox.microvm.wiring import ProxyRelay, StreamSession
 from swarm.sandbox.ports import (
     CallContext,
@@ -47,7 +48,7 @@ class Parts:
     """What a sandbox is made of."""
 
     request: SandboxRequest
-    machine: QemuMachine
+    machine: Machine
     folder: Path
     """The host's folder of this sandbox, removed with it."""
     outputs: int
@@ -57,6 +58,7 @@ class Parts:
     """The handler's environment."""
     relay: ProxyRelay | None = None
     group: Cgroup | None = None
+    niceness: int = 0
 
 
 class MicrovmSandbox:
@@ -64,7 +66,9 @@ class MicrovmSandbox:
 
     isolation = Isolation.MICROVM
 
-    def __init__(self, sandbox_id: str, parts: Parts) -> None:
+    def __init__(
+        self, sandbox_id: str, parts: Parts, when_gone: Callable[[MicrovmSandbox], None]
+    ) -> None:
         self.id = sandbox_id
         self.layers = parts.layers
         self._parts = parts
@@ -82,37 +86,36 @@ class MicrovmSandbox:
         self._refused: str | None = None
         """Why files that the guest handed out were not taken."""
         self._cpu_seconds = 0.0
-        self._when_gone: list[Callable[[], None]] = []
+        self._when_gone = when_gone
         self._is_called = False
         self._is_destroyed = False
         parts.machine.stream.on_frames(FILE, self._take_file)
         parts.machine.stream.on_messages(self._take_message)
 
-    def when_gone(self, act: Callable[[], None]) -> None:
-        """Have ``act`` called once the sandbox is destroyed."""
-        self._when_gone.append(act)
+    def rehearse(self) -> None:
+        """Have the machine go through a call of nobody's, so that emulated code is translated."""
+        self._parts.machine.stream.send_control(op="rehearse")
 
-    async def become_ready(self) -> None:
-        """Tell the machine what time it is, give it entropy of its own, let the handler load.
-
-        Raises:
-            SandboxUnavailable: it does not answer.
-        """
+    def start(self) -> None:
+        """Tell the machine what time it is, give it entropy of its own, let the handler load."""
         parts = self._parts
-        stream = parts.machine.stream
-        stream.send_control(
+        parts.machine.stream.send_control(
             op="start",
-            time=time.time(),
+            time_ns=time.time_ns(),
             seed=secrets.token_hex(_SEED_BYTES),
             inputs=bool(parts.request.inputs),
             environment=dict(parts.variables),
         )
-        waited: list[asyncio.Future[Any]] = [self._started, stream.closed]
-        await asyncio.wait(waited, timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        if not self._started.done():
-            why = stream.closed.result() if stream.closed.done() else "it does not answer"
+
+    async def become_ready(self) -> None:
+        """Wait until the machine goes on where its snapshot was taken.
+
+        Raises:
+            SandboxUnavailable: it does not answer.
+        """
+        if not await self._has_started(_START_SECONDS):
             raise SandboxUnavailable(
-                f"the virtual machine cannot be restored: {why}",
+                f"the virtual machine cannot be restored: {self._loss()}",
                 where="microvm",
                 remedy="look at the kernel's log (dmesg) for a killed QEMU",
             )
@@ -152,8 +155,7 @@ class MicrovmSandbox:
         await asyncio.to_thread(shutil.rmtree, parts.folder, ignore_errors=True)
         if parts.group is not None:
             parts.group.remove()
-        for act in self._when_gone:
-            act()
+        self._when_gone(self)
 
     @property
     def is_alive(self) -> bool:
@@ -161,6 +163,17 @@ class MicrovmSandbox:
         return not (self._is_called or self._is_destroyed) and not (
             self._parts.machine.stream.closed.done()
         )
+
+    def memory_bytes(self) -> int:
+        """Memory charged to its cgroup, else its process's share of what it maps."""
+        if self._parts.group is not None:
+            return self._parts.group.used_memory()
+        return memory_of(self._parts.machine.process.pid)
+
+    def wake(self) -> None:
+        """Undo what :meth:`MicrovmBackend.prepare_ahead` did to the priority."""
+        if self._parts.niceness:
+            self._parts.machine.process.wake()
 
     @property
     def _limits(self) -> Limits:
@@ -177,9 +190,15 @@ class MicrovmSandbox:
         entry = self._parts.request.program.entry
         answer = self._session.call(entry, inputs, context.as_json(), services)
         gone: list[asyncio.Future[Any]] = [self._ended, stream.closed]
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._limits.timeout_seconds
+        # What it is told first and the call go together: one is not waited for to send the other.
+        patience = min(_START_SECONDS, self._limits.timeout_seconds)
+        if not await self._has_started(patience):
+            return None, patience < _START_SECONDS and not stream.closed.done()
         done, _ = await asyncio.wait(
             [answer, *gone],
-            timeout=self._limits.timeout_seconds,
+            timeout=max(deadline - loop.time(), 0),
             return_when=asyncio.FIRST_COMPLETED,
         )
         if not done:
@@ -192,6 +211,11 @@ class MicrovmSandbox:
             stream.send_control(op="end")
             await asyncio.wait(gone, timeout=_HANDOVER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         return answer.result() if answer.done() else None, False
+
+    async def _has_started(self, seconds: float) -> bool:
+        waited: list[asyncio.Future[Any]] = [self._started, self._parts.machine.stream.closed]
+        await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return self._started.done()
 
     async def _end(self) -> None:
         self._cpu_seconds = await self._parts.machine.kill()
@@ -222,7 +246,7 @@ class MicrovmSandbox:
 
     def _loss(self) -> str:
         closed = self._parts.machine.stream.closed
-        return closed.result() if closed.done() else "the virtual machine stopped answering"
+        return closed.result() if closed.done() else "the virtual machine does not answer"
 
     def _take_message(self, message: JsonObject) -> None:
         event = message.get("event")

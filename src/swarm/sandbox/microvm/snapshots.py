@@ -14,7 +14,7 @@ import fcntl
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,16 @@ from typing import Final
 from swarm.kernel.errors import SandboxUnavailable
 
 MEBIBYTE: Final = 1024 * 1024
+MEMORY: Final = "memory"
+STATE: Final = "state"
+AGENT_DISK: Final = "agent.squashfs"
+PACKAGE_DISK: Final = "package.squashfs"
 _PAGE: Final = 4096
 _ZEROS: Final = bytes(_PAGE)
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _NEW: Final = ".new-"
 _LOCKS: Final = "locks"
+_RETRY_SECONDS: Final = 0.05
 
 Build = Callable[[Path], Awaitable[None]]
 """Writes a snapshot's files into the folder given."""
@@ -41,7 +46,9 @@ class Template:
     memory: int
     """Descriptor of the sealed memory file."""
     state: int
+    agent: int
     package: int
+    """-1 for a machine that has no package yet."""
     memory_bytes: int
     resident_bytes: int
     users: int = 0
@@ -49,8 +56,9 @@ class Template:
 
     def close_if_unused(self) -> None:
         if self.is_retired and self.users == 0:
-            for descriptor in (self.memory, self.state, self.package):
-                os.close(descriptor)
+            for descriptor in (self.memory, self.state, self.agent, self.package):
+                if descriptor >= 0:
+                    os.close(descriptor)
             self.users = -1
 
 
@@ -60,11 +68,16 @@ class Snapshots:
     Args:
         folder: shared by all processes of the home.
         disk_bytes: how much of the disk they may take.
-        resident_bytes: how much memory this process may hold ready.
+        resident_bytes: how much memory this process may hold ready, the one used last aside; with
+            0, none is held.
+        lock_seconds: how long to wait for another process that builds the same.
     """
 
-    def __init__(self, folder: Path, disk_bytes: int, resident_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, disk_bytes: int, resident_bytes: int, lock_seconds: float = 600.0
+    ) -> None:
         self._folder = folder
+        self._lock_seconds = lock_seconds
         self._disk_bytes = disk_bytes
         self._resident_bytes = resident_bytes
         self._templates: OrderedDict[str, Template] = OrderedDict()
@@ -100,7 +113,8 @@ class Snapshots:
 
     def _retire_surplus(self) -> None:
         total = sum(template.resident_bytes for template in self._templates.values())
-        while total > self._resident_bytes and len(self._templates) > 1:
+        least = 1 if self._resident_bytes else 0
+        while total > self._resident_bytes and len(self._templates) > least:
             key, template = self._templates.popitem(last=False)
             self._building.pop(key, None)
             total -= template.resident_bytes
@@ -108,10 +122,10 @@ class Snapshots:
             template.close_if_unused()
 
     async def _obtain(self, key: str, build: Build) -> Template:
-        lock = await asyncio.to_thread(self._lock, key)
+        lock = await self._lock(key)
         try:
             target = self._folder / key
-            if not (target / "state").exists():
+            if not (target / STATE).exists():
                 await self._build(key, target, build)
             os.utime(target)
             return await asyncio.to_thread(load, target)
@@ -138,12 +152,30 @@ class Snapshots:
             raise
         await asyncio.to_thread(self.evict, key)
 
-    def _lock(self, key: str) -> int:
-        """Wait for the right to build ``key``; 256 locks serve all keys."""
+    async def _lock(self, key: str) -> int:
+        """Wait for the right to build ``key``; 256 locks serve all keys.
+
+        Raises:
+            SandboxUnavailable: another process has been building for too long.
+        """
         locks = self._folder / _LOCKS
         locks.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(locks / key[:2], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            async with asyncio.timeout(self._lock_seconds):
+                # Not in a thread: those that wait could keep one from who holds the lock.
+                while not _is_locked(descriptor):  # noqa: ASYNC110  nobody tells
+                    await asyncio.sleep(_RETRY_SECONDS)
+        except TimeoutError:
+            os.close(descriptor)
+            raise SandboxUnavailable(
+                f"another process has built a snapshot for {self._lock_seconds:g} seconds",
+                where=str(locks / key[:2]),
+                remedy="end that process, or raise SWARM_MICROVM_BOOT_SECONDS",
+            ) from None
+        except asyncio.CancelledError:
+            os.close(descriptor)
+            raise
         return descriptor
 
     def evict(self, kept: str) -> None:
@@ -159,6 +191,15 @@ class Snapshots:
                 return
             shutil.rmtree(folder, ignore_errors=True)
             total -= size
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Whether the lock was free, and is ours now."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def size_on_disk(folder: Path) -> int:
@@ -191,7 +232,7 @@ def save_memory(memory: int, path: Path) -> None:
     size = os.fstat(memory).st_size
     with path.open("xb") as file:
         file.truncate(size)
-        for start in range(0, size, MEBIBYTE):
+        for start in _data_of(memory, size):
             data = os.pread(memory, MEBIBYTE, start)
             if data.count(0) == len(data):
                 continue
@@ -201,17 +242,29 @@ def save_memory(memory: int, path: Path) -> None:
                     os.pwrite(file.fileno(), page, start + offset)
 
 
+def copy_memory(memory: int) -> int:
+    """A memory file with the same content; its descriptor."""
+    size = os.fstat(memory).st_size
+    made = memory_file(size)
+    _copy_data(memory, made, size)
+    return made
+
+
 def load(folder: Path) -> Template:
     """Read a snapshot from disk and seal its memory."""
-    with (folder / "memory").open("rb") as file:
+    with (folder / MEMORY).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         memory = memory_file(size)
         loaded = _copy_data(file.fileno(), memory, size)
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
-    flags = os.O_RDONLY | os.O_CLOEXEC
-    state = os.open(folder / "state", flags)
-    package = os.open(folder / "package.squashfs", flags)
-    return Template(folder, memory, state, package, size, loaded)
+    state, agent = (_open(folder / name) for name in (STATE, AGENT_DISK))
+    package = folder / PACKAGE_DISK
+    package_file = _open(package) if package.exists() else -1
+    return Template(folder, memory, state, agent, package_file, size, loaded)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _copy_data(source: int, target: int, size: int) -> int:
@@ -227,3 +280,16 @@ def _copy_data(source: int, target: int, size: int) -> int:
             data = os.pread(source, min(MEBIBYTE, position - offset), offset)
             copied += os.pwrite(target, data, offset)
     return copied
+
+
+def _data_of(file: int, size: int) -> Iterator[int]:
+    """The offsets of the mebibytes of a file that are no holes."""
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(file, position, os.SEEK_DATA)
+        except OSError:  # ENXIO: no more data.
+            return
+        start -= start % MEBIBYTE
+        yield start
+        position = start + MEBIBYTE

@@ -6,6 +6,7 @@ The guest is not trusted: what it sends beyond the protocol ends the machine, it
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -86,6 +87,11 @@ class GuestStream(asyncio.Protocol):
     def resume(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def end(self) -> None:
+        """Let it come to an end once what has arrived is taken: its process is gone."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         if self._transport is not None:

@@ -53,15 +53,21 @@ class FrameReader:
     def feed(self, data: bytes) -> None:
         self._buffer += data
 
+    def take(self) -> tuple[int, bytes] | None:
+        """The next frame, None until it is complete; raises FrameError for what cannot be one."""
+        if len(self._buffer) < HEAD.size:
+            return None
+        kind, size = HEAD.unpack_from(self._buffer)
+        if kind >= KINDS or size > (CONTROL_LIMIT if kind == CONTROL else FRAME_LIMIT):
+            raise FrameError(f"a frame of kind {kind} and {size} bytes")
+        end = HEAD.size + size
+        if len(self._buffer) < end:
+            return None
+        data = bytes(self._buffer[HEAD.size : end])
+        del self._buffer[:end]
+        return kind, data
+
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        """The complete frames; raises FrameError for what cannot be one."""
-        while len(self._buffer) >= HEAD.size:
-            kind, size = HEAD.unpack_from(self._buffer)
-            if kind >= KINDS or size > (CONTROL_LIMIT if kind == CONTROL else FRAME_LIMIT):
-                raise FrameError(f"a frame of kind {kind} and {size} bytes")
-            end = HEAD.size + size
-            if len(self._buffer) < end:
-                return
-            data = bytes(self._buffer[HEAD.size : end])
-            del self._buffer[:end]
-            yield kind, data
+        """The complete frames."""
+        while (found := self.take()) is not None:
+            yield found

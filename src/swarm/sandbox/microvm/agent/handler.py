@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -15,7 +16,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from . import machine
+from . import compiled, machine
 
 WIRE_DESCRIPTOR = 3
 START_DESCRIPTOR = 4
@@ -29,21 +30,55 @@ class Handler:
     """The process, and this end of all that leads to it."""
 
     pid: int
-    wire: socket.socket
-    start: socket.socket
+    pidfd: int
+    wire: int
+    start: int
+    """Leads to what waits for the restore, and back when a call is done."""
     stdout: int
     stderr: int
+    _is_done: bool = False
 
-    def begin(self, environment: dict[str, str]) -> None:
+    def begin(self, environment: dict[str, str] | None, *, is_rehearsal: bool) -> None:
         """Let it go on, with this environment."""
-        self.start.sendall(json.dumps({"environment": environment}).encode() + b"\n")
-        self.start.close()
+        text = json.dumps({"environment": environment, "rehearsal": is_rehearsal})
+        data = text.encode()
+        _write_all(self.start, len(data).to_bytes(4, "big") + data)
+        os.set_blocking(self.start, False)
+
+    def is_done(self) -> bool:
+        """Whether it says that its call is answered and that it rests."""
+        if not self._is_done:
+            with contextlib.suppress(OSError):
+                self._is_done = os.read(self.start, 1) != b""
+        return self._is_done
+
+    def finish_rehearsal(self) -> None:
+        self._is_done = False
+        os.set_blocking(self.start, True)
+
+    def settle(self) -> None:
+        """After rehearsals: have the memory made its own that the agent and it have shared."""
+        machine.own_memory()
+        self.begin(None, is_rehearsal=True)
+        os.set_blocking(self.start, True)
+        os.read(self.start, 1)
 
 
-def make_handler(boot: dict[str, Any]) -> Handler:
+def load_modules(names: list[str]) -> Any:
+    """Load what handlers often use, and the guest; returns its class."""
+    for name in names:
+        importlib.import_module(name)
+    sys.path.insert(0, "/swarm")
+    try:
+        return importlib.import_module("guest.serving").Guest
+    finally:
+        sys.path.remove("/swarm")
+
+
+def make_handler(boot: dict[str, Any], guest: Any) -> Handler:
     """Fork the handler's process and wait until it is ready."""
-    _preload(boot["preload"])
-    guest_main = _load_guest()
+    if boot["runtime"] == "python":
+        compiled.use(compiled.compile_package())
     gc.collect()
     gc.freeze()
     wire, guest_wire = socket.socketpair()
@@ -54,7 +89,7 @@ def make_handler(boot: dict[str, Any]) -> Handler:
     if pid == 0:
         ends = [guest_wire.fileno(), guest_start.fileno(), guest_stdout, guest_stderr]
         try:
-            _become_handler(boot, ends, guest_main)
+            _become_handler(boot, ends, guest)
         except BaseException:  # noqa: BLE001  nothing may go on as the agent
             traceback.print_exc()
         os._exit(1)
@@ -65,25 +100,18 @@ def make_handler(boot: dict[str, Any]) -> Handler:
     if start.recv(1) != b"r":
         text = os.read(stderr, 65536).decode("utf-8", "replace")
         raise RuntimeError(f"the handler's process did not become ready: {text}")
-    for descriptor in (wire.fileno(), stdout, stderr):
+    made = Handler(pid, os.pidfd_open(pid), wire.detach(), start.detach(), stdout, stderr)
+    for descriptor in (made.wire, stdout, stderr):
         os.set_blocking(descriptor, False)
-    return Handler(pid, wire, start, stdout, stderr)
+    return made
 
 
-def _preload(names: list[str]) -> None:
-    for name in names:
-        importlib.import_module(name)
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
-def _load_guest() -> Any:
-    sys.path.insert(0, "/swarm")
-    try:
-        return importlib.import_module("guest.serving").main
-    finally:
-        sys.path.remove("/swarm")
-
-
-def _become_handler(boot: dict[str, Any], ends: list[int], guest_main: Any) -> NoReturn:
+def _become_handler(boot: dict[str, Any], ends: list[int], guest_class: Any) -> NoReturn:
     machine.write("/proc/self/oom_score_adj", "0")
     machine.write(f"{machine.GROUP}/cgroup.procs", "0")
     os.setsid()
@@ -101,18 +129,47 @@ def _become_handler(boot: dict[str, Any], ends: list[int], guest_main: Any) -> N
     if boot["runtime"] == "node":
         variables = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", **boot["environment"]}
         os.execve(_NODE, [_NODE, *boot["node_options"], _NODE_TEMPLATE], variables)
-    os.write(START_DESCRIPTOR, b"r")
-    with open(START_DESCRIPTOR, encoding="utf-8") as file:
-        line = file.readline()
-    if not line:
-        os._exit(0)
     for name in [name for name in sys.modules if name.partition(".")[0] == "agent"]:
         del sys.modules[name]  # A package may have a module of that name.
-    os.environ.clear()
-    os.environ.update(json.loads(line)["environment"])
-    random.seed()
-    guest_main()
-    os._exit(0)
+    guest = guest_class(WIRE_DESCRIPTOR)
+    os.write(START_DESCRIPTOR, b"r")
+    _serve_calls(guest)
+
+
+def _serve_calls(guest: Any) -> NoReturn:
+    """Serve rehearsals, then the call."""
+    while True:
+        start = json.loads(_read(int.from_bytes(_read(4), "big")))
+        if start["environment"] is None:
+            machine.own_memory()
+            os.write(START_DESCRIPTOR, b"d")
+            continue
+        path, modules = sys.path.copy(), set(sys.modules)
+        os.environ.clear()
+        os.environ.update(start["environment"])
+        random.seed()
+        guest.serve(rehearses=False)
+        os.write(START_DESCRIPTOR, b"d")
+        if not start["rehearsal"]:
+            break
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            del sys.modules[name]
+        gc.collect()
+        gc.freeze()
+    # Cheaper than an exit; nothing more is asked of this process.
+    while True:
+        signal.pause()
+
+
+def _read(size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = os.read(START_DESCRIPTOR, size - len(data))
+        if not more:
+            os._exit(0)
+        data += more
+    return data
 
 
 def _place(ends: list[int]) -> None:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import importlib.util
 import mmap
 import os
-import py_compile
 import socket
 import struct
-import sys
 import time
 from typing import Any
 
 AGENT_ID = 1000
 """uid and gid of the handler."""
 GROUP = "/sys/fs/cgroup/handler"
-BOOT_TIME = 1_000_000_000.0
+BOOT_TIME = 1_000_000_000 * 10**9
 """The clock before the snapshot is taken. What keeps random state and renews it as time passes
 (OpenSSL, each hour) finds years gone by after a restore, and renews it."""
 
@@ -25,12 +22,12 @@ _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND = 1, 2, 4, 8, 4096
 _SAFE = _MS_NOSUID | _MS_NODEV
 _RNDADDENTROPY = 0x40085203
 _RNDRESEEDCRNG = 0x5207
+_POPULATE_WRITE = 23
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _BLKFLSBUF = 0x1261
 _SYSLOG_OFF = "1 1 1 1"
-_DISKS = {"root": "/dev/vda", "package": "/dev/vdb", "inputs": "/dev/vdc"}
-COMPILED = "/run/compiled"
-_COMPILED_BYTES = 8 * 1024 * 1024
+_DISKS = {"package": "/dev/vdc", "inputs": "/dev/vdd"}
+_PACKAGE_DISK = "/run/package"
 _KEPT_FREE = 24 * 1024 * 1024
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -48,18 +45,23 @@ def mount_system() -> None:
     mount("cgroup2", "/sys/fs/cgroup", "cgroup2", _SAFE | _MS_NOEXEC)
     for name in ("/tmp", "/run"):
         mount("tmpfs", name, "tmpfs", _SAFE, "mode=1777")
-    for name in ("package", "environment"):
-        if os.path.isdir(f"/swarm/{name}"):
-            mount(f"/swarm/{name}", f"/{name}", "", _MS_BIND)
     links = {"/dev/shm": "/tmp", "/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0"}
     links |= {"/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2"}
     for path, target in links.items():
         if not os.path.lexists(path):
             os.symlink(target, path)
-    sys.pycache_prefix = COMPILED
     socket.sethostname("sandbox")
     raise_loopback()
     write("/proc/sys/kernel/printk", _SYSLOG_OFF)
+
+
+def mount_package() -> None:
+    """Mount the package's disk; what was on it when the machine booted was nothing."""
+    os.mkdir(_PACKAGE_DISK)
+    _mount_disk("package", _PACKAGE_DISK)
+    for name in ("package", "environment"):
+        if os.path.isdir(f"{_PACKAGE_DISK}/{name}"):
+            mount(f"{_PACKAGE_DISK}/{name}", f"/{name}", "", _MS_BIND)
 
 
 def raise_loopback() -> None:
@@ -87,32 +89,29 @@ def mount_work(limits: dict[str, Any]) -> None:
         mount("tmpfs", target, "tmpfs", _SAFE, f"mode=1777,size={size},nr_inodes={files}")
 
 
-def prepare_package() -> None:
-    """Read the package's modules and compile them, which runs nothing of them."""
-    invalidation = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    left = _COMPILED_BYTES
-    for folder, _, names in os.walk("/package"):
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            if not name.endswith(".py") or os.path.islink(path):
-                continue
-            left -= os.path.getsize(path)
-            if left < 0:
-                return
-            target = importlib.util.cache_from_source(path)
-            try:
-                py_compile.compile(path, target, doraise=True, invalidation_mode=invalidation)
-            except (py_compile.PyCompileError, OSError, ValueError):
-                continue  # The handler meets it again, and says so.
+def own_memory() -> None:
+    """Give this process pages of its own, writable at once, in place of those that it shares."""
+    with open("/proc/self/maps") as file:
+        lines = file.read().splitlines()
+    for line in lines:
+        place, access, _, _, _, *name = line.split()
+        if access == "rw-p" and name != ["[stack]"]:
+            start, end = (int(text, 16) for text in place.split("-"))
+            _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _POPULATE_WRITE)
 
 
 def mount_inputs() -> None:
-    """Mount the invocation's inputs; the disk's content has changed since the machine booted."""
-    device = find_disk("inputs")
+    """Mount the invocation's inputs."""
+    _mount_disk("inputs", "/inputs")
+
+
+def _mount_disk(serial: str, target: str) -> None:
+    """Mount a disk whose content has changed since the machine booted."""
+    device = find_disk(serial)
     descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     fcntl.ioctl(descriptor, _BLKFLSBUF, 0)
     os.close(descriptor)
-    mount(device, "/inputs", "squashfs", _SAFE | _MS_RDONLY)
+    mount(device, target, "squashfs", _SAFE | _MS_RDONLY)
 
 
 def find_disk(serial: str) -> str:
@@ -126,18 +125,22 @@ def find_disk(serial: str) -> str:
     return _DISKS[serial]
 
 
-def set_clock(seconds: float) -> None:
-    time.clock_settime(time.CLOCK_REALTIME, seconds)
+def set_clock(nanoseconds: int) -> None:
+    time.clock_settime_ns(time.CLOCK_REALTIME, nanoseconds)
 
 
-def reseed(seed: bytes) -> None:
-    """Give the kernel's random generator entropy of the host's, and make it use that at once."""
-    descriptor = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
-    fcntl.ioctl(
-        descriptor, _RNDADDENTROPY, struct.pack(f"ii{len(seed)}s", len(seed) * 8, len(seed), seed)
-    )
-    fcntl.ioctl(descriptor, _RNDRESEEDCRNG, 0)
-    os.close(descriptor)
+class RandomSource:
+    """The kernel's random generator, open for writing."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
+
+    def reseed(self, seed: bytes) -> None:
+        """Give it entropy of the host's, and make it use that at once."""
+        size = len(seed)
+        entropy = struct.pack(f"ii{size}s", size * 8, size, seed)
+        fcntl.ioctl(self._descriptor, _RNDADDENTROPY, entropy)
+        fcntl.ioctl(self._descriptor, _RNDRESEEDCRNG, 0)
 
 
 def clear_free_memory() -> None:
@@ -150,18 +153,23 @@ def clear_free_memory() -> None:
         mmap.mmap(-1, size, flags=flags).close()
 
 
-def is_group_populated() -> bool:
-    """Whether processes of the handler's are left."""
-    return int(read(f"{GROUP}/pids.current")) > 0
+class Usage:
+    """What the handler's group uses. Its files are opened ahead."""
 
+    def __init__(self) -> None:
+        self._processes = os.open(f"{GROUP}/pids.current", os.O_RDONLY | os.O_CLOEXEC)
+        self._peak = os.open(f"{GROUP}/memory.peak", os.O_RDONLY | os.O_CLOEXEC)
 
-def usage(*, look_for_kills: bool) -> dict[str, int]:
-    """What the handler's group has used."""
-    events = read(f"{GROUP}/memory.events") if look_for_kills else ""
-    return {
-        "peak_memory_bytes": int(read(f"{GROUP}/memory.peak") or 0),
-        "oom_kills": entry(events, "oom_kill"),
-    }
+    def processes(self) -> int:
+        """Processes and threads that live."""
+        return int(os.pread(self._processes, 64, 0))
+
+    def read(self, *, look_for_kills: bool) -> dict[str, int]:
+        events = read(f"{GROUP}/memory.events") if look_for_kills else ""
+        return {
+            "peak_memory_bytes": int(os.pread(self._peak, 64, 0)),
+            "oom_kills": entry(events, "oom_kill"),
+        }
 
 
 def entry(text: str, name: str) -> int:

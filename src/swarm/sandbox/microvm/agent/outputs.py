@@ -12,6 +12,17 @@ from .port import Port
 FOLDER = "/outputs"
 
 
+class OutputsFolder:
+    """The folder while it is empty. On a tmpfs, a folder's size grows with each name in it."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._size = os.fstat(self._descriptor).st_size
+
+    def has_any(self) -> bool:
+        return os.fstat(self._descriptor).st_size != self._size
+
+
 def send_outputs(port: Port, size_limit: int, count_limit: int) -> None:
     """Send folders, files and links, parents first. Other kinds are named only."""
     size_left, count_left = size_limit, count_limit + 16

@@ -6,7 +6,6 @@ import json
 import os
 import select
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 from .frames import CONTROL, FrameReader, frame, frames
@@ -84,8 +83,8 @@ class Port:
             self._poll(select.POLLOUT)
             self.flush()
 
-    def receive(self) -> Iterator[tuple[int, bytes]]:
-        """The frames that are here now."""
+    def receive(self) -> None:
+        """Read what is here now; :meth:`take` gives it."""
         try:
             data = os.read(self.descriptor, _CHUNK)
         except BlockingIOError:
@@ -95,17 +94,22 @@ class Port:
         if not data:
             raise HostGone
         self._reader.feed(data)
-        yield from self._reader
+
+    def take(self) -> tuple[int, bytes] | None:
+        """The next of the frames that were received."""
+        return self._reader.take()
 
     def wait_control(self) -> dict[str, Any]:
-        """The next frame, which must be a control message."""
+        """The next control message; frames before it are dropped."""
         self.drain()
         while True:
-            for kind, data in self.receive():
+            while (found := self.take()) is not None:
+                kind, data = found
                 if kind == CONTROL:
                     message: dict[str, Any] = json.loads(data)
                     return message
             self._poll(select.POLLIN)
+            self.receive()
 
     def _poll(self, events: int) -> None:
         poller = select.poll()

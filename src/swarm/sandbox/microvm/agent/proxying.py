@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import selectors
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .frames import CONNECTION, NUMBER, WINDOW
 from .port import Port
+from .watching import READ, WRITE, Watch
 
 _CHUNK = 32 * 1024
 _CONNECTIONS = 128
@@ -28,14 +27,14 @@ class Connection:
 class Proxying:
     """All connections of one invocation."""
 
-    def __init__(self, port: Port, selector: selectors.BaseSelector, address: int) -> None:
+    def __init__(self, port: Port, watch: Watch, address: int) -> None:
         self._port = port
-        self._selector = selector
+        self._watch = watch
         self._connections: dict[int, Connection] = {}
         self._count = 0
         self._listener = socket.create_server(("127.0.0.1", address), backlog=64)
         self._listener.setblocking(False)
-        selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        watch.add(self._listener.fileno(), READ, self._accept)
 
     def take(self, data: bytes) -> None:
         """Bytes of the host for a connection."""
@@ -55,9 +54,9 @@ class Proxying:
         connection = self._connections.get(number)
         if connection is not None:
             connection.credit += size
-            self._watch(connection)
+            self._await(connection)
 
-    def _accept(self) -> None:
+    def _accept(self, _: int) -> None:
         try:
             accepted, _ = self._listener.accept()
         except OSError:
@@ -70,19 +69,16 @@ class Proxying:
         connection = Connection(accepted, self._count)
         self._connections[connection.number] = connection
         self._port.send_control(event="connect", number=connection.number)
-        self._watch(connection)
+        self._await(connection)
 
-    def _watch(self, connection: Connection) -> None:
-        events = selectors.EVENT_READ if connection.credit > 0 else 0
-        events |= selectors.EVENT_WRITE if connection.waiting else 0
-        known = connection.socket in self._selector.get_map()
-        act: Callable[[], None] = lambda: self._act(connection)  # noqa: E731
-        if events and known:
-            self._selector.modify(connection.socket, events, act)
-        elif events:
-            self._selector.register(connection.socket, events, act)
-        elif known:
-            self._selector.unregister(connection.socket)
+    def _await(self, connection: Connection) -> None:
+        events = READ if connection.credit > 0 else 0
+        events |= WRITE if connection.waiting else 0
+        descriptor = connection.socket.fileno()
+        if events:
+            self._watch.add(descriptor, events, lambda _: self._act(connection))
+        else:
+            self._watch.drop(descriptor)
 
     def _act(self, connection: Connection) -> None:
         self._write(connection)
@@ -101,7 +97,7 @@ class Proxying:
             return
         connection.credit -= len(data)
         self._port.send(CONNECTION, NUMBER.pack(connection.number) + data)
-        self._watch(connection)
+        self._await(connection)
 
     def _write(self, connection: Connection) -> None:
         while connection.waiting:
@@ -117,11 +113,10 @@ class Proxying:
         if connection.is_ended and not connection.waiting:
             self._close(connection)
         else:
-            self._watch(connection)
+            self._await(connection)
 
     def _close(self, connection: Connection) -> None:
-        if connection.socket in self._selector.get_map():
-            self._selector.unregister(connection.socket)
+        self._watch.drop(connection.socket.fileno())
         connection.socket.close()
         del self._connections[connection.number]
         self._port.send_control(event="close", number=connection.number)
