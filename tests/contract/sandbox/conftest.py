@@ -30,8 +30,7 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     if request.param == "none":
         made = UnisolatedBackend(settings)
     elif request.param == "microvm":
-        image = machines.image_settings()
-        made = MicrovmBackend(image.model_copy(update={"home": settings.home}))
+        made = MicrovmBackend(machines.image_settings())  # Whose home has the snapshots.
     else:
         made = NamespaceBackend(settings)
         if request.param == "pool":

@@ -66,8 +66,16 @@ class Handler:
 
 def load_modules(names: list[str]) -> Any:
     """Load what handlers often use, and the guest; returns its class."""
+    _preload(names)
+    return _load_guest()
+
+
+def _preload(names: list[str]) -> None:
     for name in names:
         importlib.import_module(name)
+
+
+def _load_guest() -> Any:
     sys.path.insert(0, "/swarm")
     try:
         return importlib.import_module("guest.serving").Guest
