@@ -17,6 +17,7 @@ import jsonschema_rs
 
 from swarm.definitions.fields import FieldDefinition
 from swarm.definitions.files import FILE_VALUE_SCHEMA, is_file_value
+from swarm.definitions.schema_cost import check_cost
 from swarm.kernel.errors import InputError, nearest_names
 from swarm.kernel.json import JsonObject, JsonValue, dumps, loads
 
@@ -25,6 +26,12 @@ MAX_SHOWN = 40
 MAX_FAULTS = 20
 
 _CACHE_SIZE = 512
+_SMALL_VALUE = 4096
+"""Bytes of a value, as JSON, of which several faults are told."""
+_SHOWN_FAULT = 300
+"""Characters of one fault."""
+_BACKTRACK_LIMIT = 20_000
+"""Steps back that a pattern may take on one string: half a millisecond."""
 
 Kind = Literal["input", "output"]
 
@@ -107,7 +114,8 @@ def fields_schema(fields: Sequence[FieldDefinition], *, additional: bool = False
 def schema_fault(schema: JsonObject) -> str | None:
     """What is wrong with a JSON Schema, or None. Remote references are never fetched."""
     try:
-        jsonschema_rs.Draft202012Validator(schema, offline=True)
+        _compile_schema(schema)
+        check_cost(schema)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
         return str(getattr(error, "message", None) or error).splitlines()[0]
     return None
@@ -208,11 +216,21 @@ def _check_further(
         return f"must be one of {allowed}, got {describe(value)}"
     if validator is None or validator.is_valid(value):
         return None
-    faults = [
-        f"{''.join(f'[{part!r}]' for part in error.instance_path)} {error.message}".strip()
-        for error in validator.iter_errors(value)
-    ]
-    return f"does not fit its schema: {'; '.join(faults[:3])}"
+    # To tell all faults of a large value would take minutes, and gigabytes.
+    if len(dumps(value)) <= _SMALL_VALUE:
+        faults = [_schema_fault(error) for error in validator.iter_errors(value)]
+        return f"does not fit its schema: {'; '.join(faults[:3])}"
+    try:
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        return f"does not fit its schema: {_schema_fault(error)}"
+    return None
+
+
+def _schema_fault(error: jsonschema_rs.ValidationError) -> str:
+    place = "".join(f"[{part!r}]" for part in error.instance_path)
+    text = f"{place} {error.message}".strip()
+    return text if len(text) <= _SHOWN_FAULT else f"{text[:_SHOWN_FAULT]}…"
 
 
 def _same(left: JsonValue, right: JsonValue) -> bool:
@@ -228,7 +246,12 @@ def _same(left: JsonValue, right: JsonValue) -> bool:
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def _validator(schema: str) -> jsonschema_rs.Draft202012Validator:
-    return jsonschema_rs.Draft202012Validator(loads(schema), offline=True)
+    return _compile_schema(loads(schema))
+
+
+def _compile_schema(schema: JsonObject) -> jsonschema_rs.Draft202012Validator:
+    options = jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACK_LIMIT)
+    return jsonschema_rs.Draft202012Validator(schema, offline=True, pattern_options=options)
 
 
 def _expect(kind: str, article: str, *types: type) -> _Check:
