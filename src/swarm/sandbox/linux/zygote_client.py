@@ -20,6 +20,12 @@ from swarm.sandbox.interpreters import Interpreter
 from swarm.sandbox.linux.remedies import unavailable
 
 _PROGRAM: Final = Path(linux.__file__).parent / "zygote"
+_ENVIRONMENT: Final = {
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/bin:/bin",
+    # Else every sandbox finds out for itself where the C library's functions are.
+    "LD_BIND_NOW": "1",
+}
 _MESSAGE_LIMIT: Final = 64 * 1024
 _START_SECONDS: Final = 30.0
 
@@ -113,7 +119,7 @@ class Zygote:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=(guest.fileno(), *locks),
-                env={"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"},
+                env=_ENVIRONMENT,
                 cwd="/",
                 start_new_session=True,
             )

@@ -200,8 +200,7 @@ def give_up_power(process: str, uid: int, inside: int, last_capability: int) -> 
         syscalls.unshare(syscalls.CLONE_NEWUSER)
         template.write_own_mapping(process, inside, uid, uid)
     with layer("capabilities"):
-        for capability in range(last_capability + 1):
-            syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
+        syscalls.drop_bounding_set(last_capability)
         syscalls.prctl(syscalls.PR_SET_SECUREBITS, SECURE_BITS)
         syscalls.set_capabilities(0)
         syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)

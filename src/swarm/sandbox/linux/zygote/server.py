@@ -196,7 +196,8 @@ class Zygote:
         self._forget(pidfd)
         _, status, usage = os.wait4(sandbox.handler, 0)
         sandbox.is_handler_over = True
-        is_own_end = not sandbox.is_killed and not _is_dying(sandbox.init_pid)
+        is_shot = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        is_own_end = not sandbox.is_killed and not (is_shot and _is_dying(sandbox.init_pid))
         send(
             self._control,
             {
@@ -282,24 +283,31 @@ def _last_capability() -> int:
 
 def _host_pid(pidfd: int) -> int:
     """The pid as the host counts; it is the host's ``/proc`` that says it."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
+    found = _read(f"/proc/self/fdinfo/{pidfd}").partition(b"\nPid:")[2]
+    return int(found.split(maxsplit=1)[0])
 
 
 def _is_dying(pid: int) -> bool:
     """Whether a process, by the host's pid, is on its way out (``PF_EXITING``, ``proc(5)``)."""
-    with open(f"/proc/{pid}/stat") as file:
-        flags = int(file.read().rpartition(")")[2].split()[6])
+    flags = int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[6])
     return bool(flags & 0x4)
 
 
 def _has_children(pid: int) -> bool:
     """Whether a process, by the host's pid, has any; True where the kernel does not say."""
     try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            return bool(file.read())
+        return bool(_read(f"/proc/{pid}/task/{pid}/children"))
     except FileNotFoundError:
         return True
+
+
+def _read(path: str) -> bytes:
+    """A short file of the kernel's, with the least work: what is touched here is copied."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
 
 
 def _preload(names: list[str]) -> None:

@@ -83,6 +83,8 @@ _syscall: Final = _libc.syscall
 _syscall.restype = ctypes.c_long
 _clone_onto: Final = _libc.clone
 _clone_onto.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+_prctl: Final = _libc.prctl
+_prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _mprotect: Final = _libc.mprotect
 _mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
@@ -211,6 +213,14 @@ def attach(descriptor: int, target: str) -> None:
 
 def prctl(option: int, argument: int | bytes = 0, second: int = 0) -> None:
     _call(PRCTL, option, argument, second, 0, 0)
+
+
+def drop_bounding_set(last_capability: int) -> None:
+    """Take every capability out of what programs executed from here on may ever get."""
+    for capability in range(last_capability + 1):
+        if _prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == -1:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
 
 
 def set_capabilities(mask: int) -> None:
