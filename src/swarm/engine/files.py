@@ -13,7 +13,7 @@ import asyncio
 import mimetypes
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -112,7 +112,7 @@ def file_references(value: JsonValue) -> Iterator[tuple[str, bool]]:
 async def collect_outputs(
     fields: Sequence[FieldDefinition],
     outputs: JsonObject,
-    descriptor: Callable[[], int],
+    descriptor: Callable[[], Awaitable[int]],
     artifacts: ArtifactStore,
     given: JsonObject,
     max_files: int,
@@ -141,7 +141,7 @@ async def collect_outputs(
         if field.type not in _PATH_TYPES or not isinstance(value, dict) or OUTPUT_KEY not in value:
             continue
         try:
-            file_value = await _collect_one(field, value, descriptor(), collector)
+            file_value = await _collect_one(field, value, await descriptor(), collector)
         except OSError as error:
             raise OutputError(
                 f"output `{field.name}`: the file {value[OUTPUT_KEY]!r} cannot be taken: "

@@ -75,7 +75,7 @@ class InProcessHandlers:
             self._found[key] = self._load(program.package, program.entry[0])
         return self._found[key]
 
-    def outputs_descriptor(self) -> int:
+    async def outputs_descriptor(self) -> int:
         """An empty folder: handlers that write files are not run in this process."""
         if self._outputs < 0:
             with tempfile.TemporaryDirectory(prefix="swarm-") as folder:
@@ -166,8 +166,8 @@ class InProcessSandbox:
         )
         return conclude(Ending(answer, is_late=is_late), self._limits, usage)
 
-    def outputs_descriptor(self) -> int:
-        return self._shared.outputs_descriptor()
+    async def outputs_descriptor(self) -> int:
+        return await self._shared.outputs_descriptor()
 
     async def destroy(self) -> None:
         """There is nothing to remove."""

@@ -108,7 +108,7 @@ class ProcessSandbox:
         ending = Ending(answer, is_late=is_late, status=None if self._is_killed else status)
         return conclude(ending, self._request.limits, usage)
 
-    def outputs_descriptor(self) -> int:
+    async def outputs_descriptor(self) -> int:
         return self._outputs
 
     async def destroy(self) -> None:

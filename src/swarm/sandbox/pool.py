@@ -320,8 +320,8 @@ class PooledSandbox:
         finally:
             self._end_head_start()
 
-    def outputs_descriptor(self) -> int:
-        return self._sandbox.outputs_descriptor()
+    async def outputs_descriptor(self) -> int:
+        return await self._sandbox.outputs_descriptor()
 
     async def destroy(self) -> None:
         if not self._is_destroyed:

@@ -181,11 +181,17 @@ class Sandbox(Protocol):
     async def call(
         self, inputs: JsonObject, context: CallContext, services: GuestServices
     ) -> InvocationResult:
-        """Run the handler once. Never raises for what the agent does; cancelling it kills."""
+        """Run the handler once. Never raises for what the agent does; cancelling it kills.
+
+        Nothing that the agent does after its answer is heard of.
+        """
         ...
 
-    def outputs_descriptor(self) -> int:
-        """An open directory: what the agent wrote to ``$SWARM_OUTPUTS``. Valid until destroy."""
+    async def outputs_descriptor(self) -> int:
+        """An open directory: what the agent wrote to ``$SWARM_OUTPUTS``. Valid until destroy.
+
+        Nothing of the agent runs any more when this returns, so that nothing changes it.
+        """
         ...
 
     async def destroy(self) -> None:

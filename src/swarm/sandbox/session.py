@@ -15,6 +15,8 @@ from swarm.sandbox.ports import GuestServices, Limits
 from swarm.sandbox.wire import Answer, HostWire
 
 _CHUNK: Final = 64 * 1024
+_PIPE_BYTES: Final = 1024 * 1024
+"""As much as a pipe may hold: who goes on writing while it is emptied is not read for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,12 @@ class GuestSession:
         return -1 if self._wire is None else self._wire.descriptor
 
     def drain(self) -> None:
-        """Read what the pipes still hold, and say what was dropped; nobody writes any more."""
-        for descriptor in list(self._pipes):
-            while self._read(descriptor):
-                pass
+        """Read what the pipes hold, say what was dropped, and hear nothing after that."""
+        for descriptor in self._pipes:
+            left = _PIPE_BYTES
+            while left > 0 and (size := self._read(descriptor)):
+                left -= size
+            asyncio.get_running_loop().remove_reader(descriptor)
         for cutter in self._pipes.values():
             cutter.close()
         if self.budget.dropped and self._services is not None:
@@ -90,6 +94,7 @@ class GuestSession:
                 f"the limit is {self.limits.log_bytes} bytes"
             )
             self._services.log("log", "warning", text)
+        self._services = None
 
     def close(self) -> None:
         """Give up every descriptor; safe to call twice."""
@@ -109,14 +114,14 @@ class GuestSession:
 
         return emit
 
-    def _read(self, descriptor: int) -> bool:
-        """Read one chunk; False when there is none (now, or ever again)."""
+    def _read(self, descriptor: int) -> int:
+        """Read one chunk. Returns its size, 0 when there is none (now, or ever again)."""
         try:
             data = os.read(descriptor, _CHUNK)
         except BlockingIOError:
-            return False
+            return 0
         if data:
             self._pipes[descriptor].feed(data)
-            return True
-        asyncio.get_running_loop().remove_reader(descriptor)
-        return False
+        else:
+            asyncio.get_running_loop().remove_reader(descriptor)
+        return len(data)

@@ -142,7 +142,9 @@ class HostWire(asyncio.Protocol):
             self._transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._take_frames)
             return
-        if not self._transport.is_closing():
+        if self.answer.done():
+            self._transport.pause_reading()
+        elif not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _take_message(self, frame: bytes) -> None:

@@ -79,7 +79,9 @@ class SandboxedAgents:
             result = await sandbox.call(inside, CONTEXT, self.services)
             assert result.error is None, f"{name}: {result.error}\n{self.services.lines}"
             files = {f.name for f in definition.outputs if f.type == "file"}
-            handed = {n: self._take(sandbox.outputs_descriptor(), result.outputs[n]) for n in files}
+            handed = {
+                n: self._take(await sandbox.outputs_descriptor(), result.outputs[n]) for n in files
+            }
         finally:
             await sandbox.destroy()
         outputs = result.outputs | {n: file_value(path) for n, path in handed.items()}

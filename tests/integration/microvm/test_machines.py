@@ -250,7 +250,7 @@ async def test_files_are_handed_out_and_strange_ones_stay_behind(
     sandbox = await backend.prepare(SandboxRequest(python, LIMITS))
     result = await sandbox.call({"do": "files"}, CONTEXT, services)
     assert result.outputs == {"made": {"$file": "deep"}}
-    folder = Path(f"/proc/self/fd/{sandbox.outputs_descriptor()}")
+    folder = Path(f"/proc/self/fd/{await sandbox.outputs_descriptor()}")
     data = (folder / "deep" / "er" / "data.bin").read_bytes()
     assert data == bytes(range(256)) * 1024
     assert (folder / "empty").read_bytes() == b""

@@ -36,7 +36,7 @@ async def call(backend: MicrovmBackend, request: SandboxRequest, given: Any) -> 
     result = await sandbox.call(given, CONTEXT, services)
     assert result.outcome is Outcome.OK, result
     assert services.lines
-    made = Path(f"/proc/self/fd/{sandbox.outputs_descriptor()}/made.txt").read_text()
+    made = Path(f"/proc/self/fd/{await sandbox.outputs_descriptor()}/made.txt").read_text()
     await sandbox.destroy()
     return result.outputs, made
 

@@ -175,7 +175,7 @@ async def test_outputs_are_handed_out(call: Caller) -> None:
         "a": {"$file": "deep/report.md", "media_type": "text/markdown"},
         "b": {"$file": "b"},
     }, result.error
-    folder = sandbox.outputs_descriptor()
+    folder = await sandbox.outputs_descriptor()
     assert sorted(entry.name for entry in os.scandir(folder)) == ["b", "deep"]
     report = os.open("deep/report.md", os.O_RDONLY, dir_fd=folder)
     assert os.read(report, 100) == b"# Report"

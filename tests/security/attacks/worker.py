@@ -275,7 +275,7 @@ class Worker:
         kind = wanted["type"]
         path = wanted["path"].format(shown=self._folder / "real/shown")
         if wanted["naive"]:
-            return _collect_naively(sandbox.outputs_descriptor(), path)
+            return _collect_naively(await sandbox.outputs_descriptor(), path)
         fields = [FieldDefinition(name="out", type=kind)]
         try:
             async with asyncio.timeout(60):

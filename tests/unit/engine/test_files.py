@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,13 @@ def descriptor(outputs: Path) -> Iterator[int]:
     os.close(opened)
 
 
+def opened(descriptor: int) -> Callable[[], Awaitable[int]]:
+    async def give() -> int:
+        return descriptor
+
+    return give
+
+
 async def collect(
     field: FieldDefinition,
     value: Any,
@@ -52,7 +59,7 @@ async def collect(
     collected = await collect_outputs(
         [field],
         {field.name: value},
-        lambda: descriptor,
+        opened(descriptor),
         artifacts,
         given or {},
         max_files,
@@ -178,7 +185,7 @@ async def test_a_file_cannot_pass_for_a_directory(
         await collect(REPORT, typed, descriptor, artifacts)
     both = {"report": {"$file": "report"}, "site": as_directory}
     with pytest.raises(RefusedError, match="as a directory"):
-        await collect_outputs([REPORT, SITE], both, lambda: descriptor, artifacts, {}, 10, 1000)
+        await collect_outputs([REPORT, SITE], both, opened(descriptor), artifacts, {}, 10, 1000)
     listed = await collect(SITE, as_directory, descriptor, artifacts, {"source": as_directory})
     assert listed == as_directory
 

@@ -64,7 +64,7 @@ class CountedSandbox:
         self.calls += 1
         return InvocationResult(Outcome.OK)
 
-    def outputs_descriptor(self) -> int:
+    async def outputs_descriptor(self) -> int:
         return -1
 
     async def destroy(self) -> None:

@@ -44,8 +44,7 @@ from swarm.sandbox.verdict import Ending, conclude, status_text
 from swarm.sandbox.wire import Answer
 
 _EXIT_GRACE_SECONDS = 0.2
-"""How long a handler that has answered may take to exit before it is killed, and init after it. By
-themselves they tell what they used; the kernel does not, of what it kills along with init."""
+"""How long a handler that has answered may take to exit before it is killed, and init after it."""
 _LAST_WORDS_SECONDS = 10.0
 """How long the host may take to read what a sandbox sent before its end."""
 
@@ -85,9 +84,9 @@ class NamespaceSandbox:
         self._is_called = False
         self._is_killed = False
         self._killing: asyncio.Future[Ended] | None = None
-        self._is_over = False
         self._building_cpu_seconds = 0.0
         self._killed_cpu_seconds = 0.0
+        self._ending: asyncio.Task[Ended] | None = None
         self._is_destroyed = False
 
     async def become_ready(self) -> None:
@@ -151,9 +150,11 @@ class NamespaceSandbox:
     async def call(
         self, inputs: JsonObject, context: CallContext, services: GuestServices
     ) -> InvocationResult:
-        """Run the handler once; when this returns, none of its processes is left.
+        """Run the handler once.
 
-        Its init may be: with it go the namespaces, which takes longer, and ``destroy`` waits for.
+        Once the handler has answered, nothing that it does matters any more, except to its files:
+        its end is waited for by :meth:`outputs_descriptor` and :meth:`destroy`. Without an answer,
+        this returns when none of its processes is left.
         """
         if self._is_called or self._is_destroyed:
             raise SwarmError("a sandbox serves one call only", where=self.id)
@@ -162,20 +163,26 @@ class NamespaceSandbox:
             self._proxy.log_to(services)
         started = time.monotonic()
         answer, is_late = await self._await_answer(inputs, context, services)
-        self._is_over = self._reported is not None and self._reported.is_last
-        lost = None if self._is_over else await self._end()
-        self._parts.session.drain()
+        ended = None
+        if answer is None or answer.kind == "closed":
+            ended = await self._let_end(answer)
         usage = self._usage(answer, started)
+        if ended is None:
+            self._ending = asyncio.get_running_loop().create_task(self._let_end(answer))
+        self._parts.session.drain()
+        is_success = answer is not None and answer.kind is None
         ending = Ending(
             answer,
             is_late=is_late,
-            is_out_of_memory=self._is_out_of_memory(),
+            is_out_of_memory=not is_success and self._is_out_of_memory(),
             status=None if self._reported is None else self._reported.status,
-            loss=None if lost is None or self._is_killed else _loss(lost),
+            loss=None if ended is None or self._is_killed else _loss(ended),
         )
         return conclude(ending, self._parts.request.limits, usage)
 
-    def outputs_descriptor(self) -> int:
+    async def outputs_descriptor(self) -> int:
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
         return self._descriptors[1]
 
     async def destroy(self) -> None:
@@ -184,7 +191,9 @@ class NamespaceSandbox:
         self._is_destroyed = True
         parts = self._parts
         self._unwatch_memory()
-        if parts.process is not None:
+        if self._ending is not None:
+            await self._ending
+        elif parts.process is not None:
             await self._end()
         if self._proxy is not None:
             await self._proxy.close()
@@ -231,14 +240,9 @@ class NamespaceSandbox:
                 timeout=request.limits.timeout_seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            if call in done and not ended.done():
-                await asyncio.wait([ended], timeout=_EXIT_GRACE_SECONDS)
-            elif ended in done and not call.done():
+            if ended in done and not call.done():
                 # The wire holds what was sent before the end, then the end itself.
                 await asyncio.wait([call], timeout=_LAST_WORDS_SECONDS)
-            if ended.done() and (self._reported is None or not self._reported.is_last):
-                # Init was killed from outside, or takes with it what the handler left behind.
-                await asyncio.wait([self._process.ended], timeout=_EXIT_GRACE_SECONDS)
         except asyncio.CancelledError:
             await asyncio.shield(self._end())
             raise
@@ -254,11 +258,18 @@ class NamespaceSandbox:
         ended = self._process.handler_ended
         return ended.result() if ended.done() else None
 
+    async def _let_end(self, answer: Answer | None) -> Ended:
+        """Wait for an end that has begun, and kill what takes its time for it."""
+        process = self._process
+        if answer is not None:
+            await asyncio.wait([process.handler_ended], timeout=_EXIT_GRACE_SECONDS)
+        if process.handler_ended.done():
+            await asyncio.wait([process.ended], timeout=_EXIT_GRACE_SECONDS)
+        return await self._end()
+
     async def _end(self) -> Ended:
         """Kill what is left and wait until it is gone."""
         process = self._process
-        if self._is_over and not process.ended.done():
-            await asyncio.wait([process.ended], timeout=_EXIT_GRACE_SECONDS)
         if not process.ended.done():
             self._is_killed = True
             if process.started.done():
@@ -295,20 +306,24 @@ class NamespaceSandbox:
         group = self._parts.group
         return self._out_of_memory.done() or (group is not None and group.oom_kills() > 0)
 
+    def _cpu_seconds(self) -> float:
+        """What was used since the sandbox was built, until now or until the end."""
+        process, reported = self._process, self._reported
+        if process.handler_ended.done() or process.ended.done():
+            told = 0.0 if reported is None else reported.cpu_seconds
+            used = max(told, self._killed_cpu_seconds)
+        else:
+            used = cpu_seconds_of(process)
+        return max(used - self._building_cpu_seconds, 0.0)
+
     def _usage(self, answer: Answer | None, started: float) -> ResourceUsage:
-        reported = self._reported
-        cpu_seconds = max(
-            0.0 if reported is None else reported.cpu_seconds,
-            self._killed_cpu_seconds,
-        )
-        cpu_seconds = max(cpu_seconds - self._building_cpu_seconds, 0.0)
         group = self._parts.group
         peak = group.peak_memory() if group is not None else 0
         if self._watchdog is not None:
             peak = self._watchdog.peak_bytes
         return ResourceUsage(
             wall_ms=round((time.monotonic() - started) * 1000),
-            cpu_ms=round(cpu_seconds * 1000),
+            cpu_ms=round(self._cpu_seconds() * 1000),
             peak_memory_bytes=peak,
             output_bytes=answer.size if answer is not None else 0,
             log_bytes=self._parts.session.budget.received,

@@ -138,7 +138,7 @@ class MicrovmSandbox:
         self._session.drain()
         return self._conclude(answer, is_late, started)
 
-    def outputs_descriptor(self) -> int:
+    async def outputs_descriptor(self) -> int:
         return self._parts.outputs
 
     async def destroy(self) -> None:
