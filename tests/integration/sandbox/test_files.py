@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from swarm.kernel.errors import SandboxUnavailable
+from swarm.sandbox.linux.backend import NamespaceBackend
+from swarm.sandbox.linux.watchdog import descendants
 from swarm.sandbox.ports import InputMount, Outcome
 from tests.contract.sandbox.calling import CONTEXT, Caller
 
@@ -180,6 +182,29 @@ async def test_outputs_are_handed_out(call: Caller) -> None:
     report = os.open("deep/report.md", os.O_RDONLY, dir_fd=folder)
     assert os.read(report, 100) == b"# Report"
     os.close(report)
+    await sandbox.destroy()
+
+
+async def test_nothing_runs_any_more_that_could_change_what_is_handed_out(
+    call: Caller, backend: NamespaceBackend
+) -> None:
+    code = """
+        import os
+        def handler(i):
+            if os.fork() == 0:
+                os.setsid()
+                while True:
+                    with open("/outputs/a", "a") as file: file.write("x")
+            print("said before the answer")
+            return {}
+    """
+    sandbox = await backend.prepare(call.request(code))
+    result = await sandbox.call({}, CONTEXT, call.services)
+    assert result.outcome is Outcome.OK
+    assert call.services.text == "said before the answer"
+    await sandbox.outputs_descriptor()
+    assert backend.zygote_pid is not None
+    assert descendants(backend.zygote_pid) == [backend.zygote_pid]
     await sandbox.destroy()
 
 
