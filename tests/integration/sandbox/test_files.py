@@ -11,7 +11,6 @@ import pytest
 
 from swarm.kernel.errors import SandboxUnavailable
 from swarm.sandbox.linux.backend import NamespaceBackend
-from swarm.sandbox.linux.watchdog import descendants
 from swarm.sandbox.ports import InputMount, Outcome
 from tests.contract.sandbox.calling import CONTEXT, Caller
 
@@ -203,8 +202,8 @@ async def test_nothing_runs_any_more_that_could_change_what_is_handed_out(
     assert result.outcome is Outcome.OK
     assert call.services.text == "said before the answer"
     await sandbox.outputs_descriptor()
-    assert backend.zygote_pid is not None
-    assert descendants(backend.zygote_pid) == [backend.zygote_pid]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in sandbox.processes())
+    assert not Path(f"/proc/{sandbox.init_pid}").exists()
     await sandbox.destroy()
 
 

@@ -23,6 +23,7 @@ from swarm.sandbox.ports import Outcome
 from tests.conftest import Scale
 from tests.contract.sandbox.calling import Caller
 from tests.recovery.sandbox import full_disk, traffic
+from tests.recovery.sandbox.groups import groups, members
 
 DEADLINE_SECONDS = 60
 PROGRAM_ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -107,7 +108,7 @@ async def test_nothing_outlives_its_host(tmp_path: Path, rng: random.Random, sca
         host.stdout.close()
         await until_gone(below, host.pid)
         tree = find_tree()  # As the next host does.
-        assert groups(host.pid) == []
+        assert groups(host.pid) == set()
         if tree is not None:
             tree.close()
 
@@ -125,22 +126,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def groups(host: int) -> list[Path]:
-    return list(Path("/sys/fs/cgroup").glob(f"**/swarm-{host}-*/"))
-
-
-def members(host: int) -> set[int]:
-    """The processes in the groups of that host."""
-    found: set[int] = set()
-    for group in groups(host):
-        for tasks in group.glob("**/cgroup.procs"):
-            try:
-                found.update(map(int, tasks.read_text().split()))
-            except OSError:
-                continue  # The group was removed meanwhile.
-    return found
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system that is small")

@@ -20,6 +20,7 @@ from swarm.sandbox.pool import PooledBackend
 from swarm.sandbox.ports import Outcome
 from tests.conftest import Scale
 from tests.contract.sandbox.calling import MEBIBYTE, Caller, limits
+from tests.recovery.sandbox.groups import below, members
 
 AT_ONCE = 4
 MOST_SANDBOXES = AT_ONCE + 8 + 2 * 2 + 2
@@ -87,10 +88,10 @@ class Traces:
 
     def __init__(self, zygote: int, home: Path) -> None:
         # By their group, not by their parent: an orphan has lost that.
-        self.processes = {*members(f"swarm-{os.getpid()}-"), *descendants(os.getpid())}
+        self.processes = members(os.getpid()) | descendants(os.getpid())
         self.namespaces = namespaces(self.processes)
         self.mounts = {name: mounts(name) for name in ("self", str(zygote))}
-        self.groups = set(Path("/sys/fs/cgroup").glob(f"**/swarm-{os.getpid()}-*/*/"))
+        self.groups = below(os.getpid())
         self.temporary = sorted(path.name for path in Path(tempfile.gettempdir()).iterdir())
         self.home = sorted(path.name for path in home.rglob("*"))
         self.descriptors = opened("self")
@@ -172,15 +173,6 @@ def descendants(pid: int) -> set[int]:
         text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
         found += map(int, text.split())
     return set(found)
-
-
-def members(group: str) -> set[int]:
-    """The processes of this machine in a group with that in its name."""
-    return {
-        int(line)
-        for tasks in Path("/sys/fs/cgroup").glob(f"**/{group}*/**/cgroup.procs")
-        for line in tasks.read_text().split()
-    }
 
 
 def namespaces(processes: set[int]) -> set[str]:
