@@ -64,8 +64,11 @@ async def run(call: Caller, rng: random.Random, count: int) -> Counter[str]:
             if result.outcome is Outcome.OK:
                 assert not hangs
                 assert result.outputs == hashlib.sha256(nonce.encode()).hexdigest()
+            elif result.outcome is Outcome.ERROR:
+                assert "was killed by SIGKILL" in str(result.error), result
             else:
-                assert result.outcome is Outcome.KILLED or (hangs and result.outcome == "timeout")
+                expected = {Outcome.KILLED, *({Outcome.TIMEOUT} if hangs else {})}
+                assert result.outcome in expected, result
 
     await asyncio.gather(*(go_on() for _ in range(AT_ONCE)))
     return found
