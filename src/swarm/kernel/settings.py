@@ -6,6 +6,7 @@ else its default. The reference in the documentation is generated from this clas
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ from swarm.kernel.errors import InvalidError, nearest_names
 
 ENVIRONMENT_PREFIX = "SWARM_"
 SECRET_PREFIX = "SWARM_SECRET_"
+
+_LOOKS_LIKE = 0.85
+"""From which likeness on a variable is taken for a misspelt one (difflib's ratio)."""
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -187,6 +191,18 @@ def setting_origins(environment: Mapping[str, str] | None = None) -> dict[str, s
         InvalidError: ``config.toml`` cannot be read.
     """
     return _collect(os.environ if environment is None else environment)[1]
+
+
+def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that look like a setting's and are none, and the setting's that each looks like."""
+    known = {ENVIRONMENT_PREFIX + name.upper() for name in Settings.model_fields}
+    found = {}
+    for variable in sorted(environment):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known:
+            nearest = difflib.get_close_matches(variable, known, n=1, cutoff=_LOOKS_LIKE)
+            if nearest and not variable.startswith(SECRET_PREFIX):
+                found[variable] = nearest[0]
+    return found
 
 
 def _collect(environment: Mapping[str, str]) -> tuple[dict[str, object], dict[str, str]]:

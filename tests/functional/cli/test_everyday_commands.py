@@ -117,6 +117,15 @@ def test_graphs(shared: Cli, make_workflow: Make, format_: str, word: str) -> No
     assert word in shared.ok("workflow", "graph", file, "--format", format_).out
 
 
+def test_a_misspelt_variable_is_told(cli: Cli) -> None:
+    done = cli.ok(
+        "settings", SWARM_RETENTION_DAY="3", SWARM_SECRET_HOME="x", SWARM_TEST_SCALE="full"
+    )
+    assert done.err == (
+        "SWARM_RETENTION_DAY is no setting, and has no effect; did you mean SWARM_RETENTION_DAYS?\n"
+    )
+
+
 def test_settings_tell_where_they_come_from(cli: Cli) -> None:
     cli.home.mkdir()
     (cli.home / "config.toml").write_text("max_steps = 7\n")

@@ -6,11 +6,11 @@ import click
 
 from swarm.cli.context import read_settings
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
-from swarm.cli.output import print_json, print_lines
+from swarm.cli.output import note, print_json, print_lines
 from swarm.cli.render.tables import table
 from swarm.cli.terminal import stdout
 from swarm.kernel.json import JsonValue
-from swarm.kernel.settings import Settings, setting_origins
+from swarm.kernel.settings import Settings, misspelt_variables, setting_origins
 
 
 @click.command("settings", cls=SwarmCommand)
@@ -22,7 +22,10 @@ def settings(options: Globals) -> None:
     it has its default.
     """
     values = read_settings(options).model_dump(mode="json")
-    origins = setting_origins(options.environment())
+    environment = options.environment()
+    origins = setting_origins(environment)
+    for variable, setting in misspelt_variables(environment).items():
+        note(f"{variable} is no setting, and has no effect; did you mean {setting}?")
     if options.home is not None:
         origins["home"] = "--home"
     if options.json:
