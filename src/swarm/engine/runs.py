@@ -21,11 +21,11 @@ from swarm.engine.files import FileAccess
 from swarm.engine.following import finished_event, recorded_events
 from swarm.engine.hub import EventHub, Subscription
 from swarm.engine.invocations import Invoker
-from swarm.engine.logs import RunLog, log_path, read_log
+from swarm.engine.logs import RunLog, read_log
 from swarm.engine.lookup import find_run
 from swarm.engine.peers import PeerRequests, Peers, WorkerStarter
 from swarm.engine.pins import Pins
-from swarm.kernel.clock import ago_text, now_text
+from swarm.kernel.clock import now_text
 from swarm.kernel.errors import (
     ConflictError,
     OwnershipLost,
@@ -36,8 +36,6 @@ from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import Settings
 from swarm.store.ports import ArtifactStore, Store
 from swarm.store.records import RunChanges, RunFilter, RunRecord, RunState
-
-SECONDS_PER_DAY = 86_400
 
 
 class RunService(Runs):
@@ -65,7 +63,7 @@ class RunService(Runs):
             invoker: runs invocations in this process's sandboxes.
             hosts: the processes of this home.
             home: the home's folders.
-            settings: limits and retention.
+            settings: limits.
             role: what this process is (``run``, ``worker``, ...); peers see it.
             worker_command: starts a worker that exits when idle, and prints a line when ready.
             on_join: called once this process has become a host, before its first sandbox.
@@ -367,16 +365,6 @@ class RunService(Runs):
         """Wait until this process drives nothing."""
         while self._tasks:
             await asyncio.wait(list(self._tasks.values()))
-
-    async def prune(self) -> list[str]:
-        """Delete runs that ended longer ago than the retention, with their logs; return ids."""
-        if not self._settings.retention_days:
-            return []
-        before = ago_text(self._settings.retention_days * SECONDS_PER_DAY)
-        purged = await self._store.purge_runs(before)
-        for run_id in purged:
-            log_path(self._home.run_logs, run_id).unlink(missing_ok=True)
-        return purged
 
     async def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
         """Runs, newest first."""

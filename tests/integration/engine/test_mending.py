@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from swarm.bootstrap.assembly import Swarm, open_swarm
+from swarm.bootstrap.retention import purge_expired
 from swarm.engine.api import RunRequest
 from swarm.engine.logs import log_path
 from swarm.kernel.errors import ConflictError, InvalidError, NotFoundError, OwnershipLost
@@ -207,12 +208,12 @@ async def test_ended_runs_are_pruned_after_the_retention(
     run: RunRecord = await finish("steps: [{id: a, agent: actor}]\n")
     log = log_path(swarm.home.run_logs, run.id)
     assert log.exists()
-    assert await swarm.runs.prune() == []
+    assert await purge_expired(swarm.store, swarm.home, settings.retention_days) == []
     reopened = await swarm.store.reopen_run(run.id, "me", RunChanges())
     assert reopened is not None
     long_ago = {"status": RunState.SUCCEEDED, "completed_at": "2020-01-01T00:00:00.000000Z"}
     await swarm.store.commit(run.id, reopened.epoch, RunChanges(run=long_ago))
-    assert await swarm.runs.prune() == [run.id]
+    assert await purge_expired(swarm.store, swarm.home, settings.retention_days) == [run.id]
     assert not log.exists()
     with pytest.raises(NotFoundError):
         await swarm.runs.get(run.id)
