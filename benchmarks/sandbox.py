@@ -2,20 +2,25 @@
 
 One run of this program compares, on this machine and taking turns, so that whatever else it does
 hits all alike: a plain `python -I`, bubblewrap around it (where there is one), a sandbox built when
-it is called, and one from the pool. Latency is from the call to its reply; every Swarm row takes a
-sandbox of its own for each call. On a machine with other work, compare rows, not figures.
+it is called, and one from the pool. Latency is from the call to its reply; every row of a sandbox
+takes one of its own for each call, and its rate pays for those that the pool builds ahead. On a
+machine with other work, compare rows, and the processor time, which counts what the sandbox's
+processes, its zygote and its host use (but not what the kernel does on its own threads).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import resource
 import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.kernel.errors import SandboxUnavailable
@@ -42,6 +47,9 @@ CONTEXT = CallContext("inv_bench", "key_bench", "bench", "1.0.0")
 SETTLE_SECONDS = 0.02
 """Pause before each sample, in which what the last one left to others is done."""
 
+IDLE_SANDBOXES = 8
+"""As many as are looked at when they wait together."""
+
 Sample = Callable[[], Awaitable[None]]
 
 
@@ -67,7 +75,7 @@ def request_of(folder: Path, runtime: str) -> SandboxRequest:
     is_node = runtime == "node"
     name, text = ("main.mjs", NODE_HANDLER) if is_node else ("main.py", PYTHON_HANDLER)
     package = folder / runtime
-    package.mkdir()
+    package.mkdir(exist_ok=True)
     (package / name).write_text(text)
     program = Program("node" if is_node else "python", (name,), package, f"bench-{runtime}")
     return SandboxRequest(program, Limits(memory_bytes=256 * MEBIBYTE, timeout_seconds=60))
@@ -103,40 +111,75 @@ def bubblewrap(python: str) -> list[str] | None:
     return [program, *walls, *places, python, "-I", "-c", CODE]
 
 
-async def take_turns(
-    rows: dict[str, Sample], pools: Sequence[PooledBackend], rounds: int
-) -> dict[str, list[float]]:
+@dataclass(frozen=True)
+class Row:
+    """One way to run a program or a handler."""
+
+    name: str
+    sample: Sample
+    kernel: NamespaceBackend | None = None
+    pool: PooledBackend | None = None
+    has_rate: bool = True
+    has_cpu: bool = True
+    """Whether its processes are all waited for, so that their processor time is told."""
+
+    async def settle(self) -> None:
+        """Wait until what is measured next can be a hit."""
+        if self.pool is not None:
+            await until_ready(self.pool)
+        await asyncio.sleep(SETTLE_SECONDS)
+
+    def cpu_seconds(self) -> float:
+        """Processor time so far: of this process, of those that it waited for, and of the zygote
+        with all its sandboxes."""
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = own.ru_utime + own.ru_stime + reaped.ru_utime + reaped.ru_stime
+        if self.kernel is not None and self.kernel.zygote_pid is not None:
+            text = Path(f"/proc/{self.kernel.zygote_pid}/stat").read_text()
+            fields = text.rpartition(")")[2].split()
+            seconds += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+        return seconds
+
+
+async def take_turns(rows: Sequence[Row], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each row's samples; each round takes one of every row."""
-    found: dict[str, list[float]] = {name: [] for name in rows}
+    found: dict[str, list[float]] = {row.name: [] for row in rows}
     for _ in range(rounds):
-        for name, sample in rows.items():
-            for pool in pools:
-                await until_ready(pool)
-            await asyncio.sleep(SETTLE_SECONDS)
+        for row in rows:
+            await row.settle()
             start = time.perf_counter()
-            await sample()
-            found[name].append((time.perf_counter() - start) * 1000)
+            await row.sample()
+            found[row.name].append((time.perf_counter() - start) * 1000)
     return found
 
 
-async def rate(sample: Sample, count: int, at_once: int) -> float:
-    """Samples per second, with so many in flight."""
-    places = asyncio.Semaphore(at_once)
+async def rate(row: Row, seconds: float, at_once: int) -> tuple[float, float]:
+    """Samples per second for so long with so many in flight, and processor milliseconds of each.
 
-    async def one() -> None:
-        async with places:
-            await sample()
+    What a pool had ready at the start is soon gone: it has to keep up.
+    """
+    start, used = time.perf_counter(), row.cpu_seconds()
 
-    start = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(count)))
-    return count / (time.perf_counter() - start)
+    async def go_on() -> int:
+        count = 0
+        while time.perf_counter() - start < seconds:
+            await row.sample()
+            count += 1
+        return count
+
+    count = sum(await asyncio.gather(*(go_on() for _ in range(at_once))))
+    took = time.perf_counter() - start
+    await asyncio.sleep(SETTLE_SECONDS * 5)  # The last ones are taken down meanwhile.
+    return count / took, (row.cpu_seconds() - used) * 1000 / count
 
 
 def say_latency(name: str, samples: list[float], plain: float) -> None:
     ordered = sorted(samples)
     middle = statistics.median(ordered)
     last = ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
-    say(name, f"{middle:8.2f} ms p50 {last:8.2f} ms p99   ({middle / plain:.2f} x plain)")
+    text = f"{ordered[0]:8.2f} least {middle:8.2f} p50 {last:8.2f} p99   ({middle / plain:.2f} x)"
+    say(f"{name}, ms", text)
 
 
 async def until_ready(pool: PooledBackend) -> None:
@@ -146,52 +189,75 @@ async def until_ready(pool: PooledBackend) -> None:
             await asyncio.sleep(0.002)
 
 
-async def idle_memory(settings: Settings, request: SandboxRequest) -> float:
-    """MiB of one sandbox that waits for its call, as its share of what it maps (PSS)."""
+async def say_idle_memory(settings: Settings, request: SandboxRequest) -> None:
+    """What sandboxes that wait for their call occupy, as their share of what they map (PSS)."""
     kernel = NamespaceBackend(settings)
-    sandbox = await kernel.prepare(request)
+    sandboxes = [await kernel.prepare(request)]
     await asyncio.sleep(1)  # Its package is imported meanwhile.
-    used = sum(map(memory_of, sandbox.processes()))
-    await sandbox.destroy()
+    alone = sum(map(memory_of, sandboxes[0].processes()))
+    assert kernel.zygote_pid is not None
+    one = memory_of(kernel.zygote_pid) + alone
+    while len(sandboxes) < IDLE_SANDBOXES:
+        sandboxes.append(await kernel.prepare(request))
+    await asyncio.sleep(1)
+    shares = [sum(map(memory_of, each.processes())) for each in sandboxes]
+    added = (memory_of(kernel.zygote_pid) + sum(shares) - one) / (IDLE_SANDBOXES - 1)
+    say("idle sandbox, alone beside its zygote, PSS", f"{alone / MEBIBYTE:8.1f} MiB")
+    say(
+        f"idle sandbox, one of {IDLE_SANDBOXES}, PSS",
+        f"{sum(shares) / IDLE_SANDBOXES / MEBIBYTE:8.1f} MiB, each adds {added / MEBIBYTE:.1f} MiB",
+    )
+    for sandbox in sandboxes:
+        await sandbox.destroy()
     await kernel.close()
-    return used / MEBIBYTE
 
 
-async def measure(settings: Settings, folder: Path, rounds: int, count: int) -> None:
-    """Print every row."""
+def rows_of(settings: Settings, folder: Path) -> list[Row]:
+    """Every row; the first is what the others are compared with."""
     python = str(python_program().program)
-    request = request_of(folder, "python")
-    cold, pool, node_pool = backends = [
-        PooledBackend(NamespaceBackend(each), each)
-        for each in (settings.model_copy(update={"pool_ready_per_package": 0}), settings, settings)
-    ]
-    rows: dict[str, Sample] = {"plain python -I": lambda: execute([python, "-I", "-c", CODE])}
+    rows = [Row("plain python -I", lambda: execute([python, "-I", "-c", CODE]))]
     if wrapped := bubblewrap(python):
-        rows["bubblewrap + python -I"] = lambda: execute(wrapped)
-    rows["sandbox, built when it is called"] = lambda: invoke(cold, request)
-    rows["sandbox, from the pool"] = lambda: invoke(pool, request)
-    timed, warm = dict(rows), [pool]
-    if has_node(settings):
-        node_request = request_of(folder, "node")
-        timed["Node in a sandbox, from the pool"] = lambda: invoke(node_pool, node_request)
-        warm.append(node_pool)
-    for sample in timed.values():
+        rows.append(Row("bubblewrap + python -I", lambda: execute(wrapped), has_cpu=False))
+    for runtime in ("python", "node") if has_node(settings) else ("python",):
+        rows += sandbox_rows(settings, request_of(folder, runtime))
+    return rows
+
+
+def sandbox_rows(settings: Settings, request: SandboxRequest) -> list[Row]:
+    """Built when it is called, and taken from a pool."""
+    name, is_python = request.program.runtime, request.program.runtime == "python"
+    never = settings.model_copy(update={"pool_ready_per_package": 0})
+    cold, kernel = NamespaceBackend(never), NamespaceBackend(settings)
+    no_pool, pool = PooledBackend(cold, never), PooledBackend(kernel, settings)
+    return [
+        Row(f"{name}, cold sandbox", lambda: invoke(no_pool, request), cold, None, is_python),
+        Row(f"{name}, pooled sandbox", lambda: invoke(pool, request), kernel, pool, is_python),
+    ]
+
+
+async def measure(settings: Settings, folder: Path, rounds: int, seconds: float) -> None:
+    """Print every row."""
+    rows = rows_of(settings, folder)
+    for row in rows:
         for _ in range(3):
-            await sample()
-    latencies = await take_turns(timed, warm, rounds)
-    plain = statistics.median(next(iter(latencies.values())))
+            await row.sample()
+    latencies = await take_turns(rows, rounds)
+    plain = statistics.median(latencies[rows[0].name])
     for name, samples in latencies.items():
         say_latency(name, samples, plain)
     for at_once in (1, 2, 4):
         base = 0.0
-        for name, sample in rows.items():
-            found = await rate(sample, count, at_once)
+        for row in filter(lambda row: row.has_rate, rows):
+            found, cpu = await rate(row, seconds, at_once)
             base = base or found
-            ratio = found / base
-            say(f"{name}, {at_once} at once", f"{found:8.0f} per second ({ratio:.2f} x plain)")
-    for backend in backends:
-        await backend.close()
-    say("an idle sandbox, PSS", f"{await idle_memory(settings, request):8.1f} MiB")
+            text = (
+                f"{found:8.0f} per second ({found / base:.2f} x), {cpu:.2f} ms of processors each"
+            )
+            say(f"{row.name}, {at_once} at once", text)
+    for backend in (row.pool or row.kernel for row in rows):
+        if backend is not None:
+            await backend.close()
+    await say_idle_memory(settings, request_of(folder, "python"))
 
 
 def has_node(settings: Settings) -> bool:
@@ -204,13 +270,13 @@ def has_node(settings: Settings) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=100, help="samples of each latency")
-    parser.add_argument("--count", type=int, default=200, help="invocations of each rate")
+    parser.add_argument("--rounds", type=int, default=60, help="samples of each latency")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long each rate is taken")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="swarm-bench-") as name:
         folder = Path(name)
         settings = load_settings().model_copy(update={"home": folder / "home"})
-        asyncio.run(measure(settings, folder, arguments.rounds, arguments.count))
+        asyncio.run(measure(settings, folder, arguments.rounds, arguments.seconds))
 
 
 if __name__ == "__main__":
