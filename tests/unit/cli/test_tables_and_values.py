@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swarm.cli.render.runs import run_table
 from swarm.cli.render.tables import Cell, facts, table
 from swarm.cli.render.values import duration, elapsed_ms, local_clock, plural, size
 from swarm.cli.terminal import Terminal, cell_width
+from swarm.store.records import RunRecord
 
 PIPE = Terminal(io.StringIO(), is_terminal=False, color=False, unicode=True, width=40)
 SCREEN = replace(PIPE, is_terminal=True, color=True)
@@ -116,3 +118,18 @@ def test_plurals() -> None:
         "2 runs",
         "1,234 runs",
     ]
+
+
+def test_ids_of_runs_are_shortened_on_a_narrow_screen() -> None:
+    def shown(width: int, *ids: str) -> list[str]:
+        runs = [
+            RunRecord(id=run_id, workflow_id="w", workflow_name="f", workflow_version="1.0.0")
+            for run_id in ids
+        ]
+        screen = replace(SCREEN, color=False, width=width)
+        return [line.split()[0] for line in run_table(screen, runs)[1:]]
+
+    one, other = "run_01a1ff06a9b47dd5b34577d7bfae94d1", "run_01a1ff06a9b47dd5ffffffffffffffff"
+    assert shown(80, one) == [one[:20]]
+    assert shown(100, one) == [one]
+    assert shown(80, one, other) == [one, other]

@@ -16,21 +16,33 @@ from swarm.cli.terminal import Terminal, clean
 from swarm.kernel.json import JsonObject
 from swarm.store.records import RunRecord, StepRecord
 
+ROOM_FOR_IDS = 100
+"""Columns of a terminal from which on runs are listed with their whole ids."""
+SHORT_ID = 20
+"""Characters of a shortened id: the prefix, and 64 bits that begin with the time."""
 LEVEL_COLORS = {"error": "red", "critical": "red", "warning": "yellow", "debug": "bright_black"}
 
 
 def run_table(terminal: Terminal, runs: Sequence[RunRecord]) -> list[str]:
-    """One line for each run."""
+    """One line for each run.
+
+    On a narrow screen the ids are shortened, to what still tells them apart: every command takes
+    the start of one.
+    """
+    ids = [run.id for run in runs]
+    if terminal.is_terminal and terminal.width < ROOM_FOR_IDS:
+        short = [run_id[:SHORT_ID] for run_id in ids]
+        ids = short if len(set(short)) == len(ids) else ids
     rows: list[list[Cell | str]] = [
         [
-            run.id,
+            run_id,
             f"{run.workflow_name}@{run.workflow_version}",
             Cell(str(run.status), STATE_COLORS.get(run.status)),
             local_time(run.created_at),
             duration(elapsed_ms(run.started_at, run.completed_at)),
             failure(run),
         ]
-        for run in runs
+        for run_id, run in zip(ids, runs, strict=True)
     ]
     return table(terminal, ["RUN", "WORKFLOW", "STATE", "CREATED", "TOOK", ""], rows)
 
