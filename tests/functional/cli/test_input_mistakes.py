@@ -150,5 +150,6 @@ def test_a_read_only_home(cli: Cli) -> None:
     for path in (cli.home / "registry").iterdir():
         path.chmod(path.stat().st_mode & ~0o222)
     (cli.home / "registry").chmod(0o555)
-    assert_refused(cli("agent", "register", "--all"), 5, "registry.db")
+    done = cli("agent", "register", "--all")
     (cli.home / "registry").chmod(0o755)
+    assert_refused(done, 5, f"{cli.home / 'registry'}: ", "read-only", "SWARM_HOME")
