@@ -35,7 +35,7 @@ def request_for(digest: str, limits: Limits = LIMITS) -> SandboxRequest:
 
 
 def key(request: SandboxRequest, plan: MachinePlan, monitor: QemuMonitor) -> str:
-    return building._package_key(building._identity(monitor, plan), request)
+    return building._package_key(building._identity(monitor, plan), request, plan.image)
 
 
 async def test_a_snapshot_is_of_one_package_and_one_accelerator(plan: MachinePlan) -> None:
@@ -96,7 +96,7 @@ class Refusing:
 
 async def test_one_on_disk_is_used_by_whoever_comes_next(plan: MachinePlan, tmp_path: Path) -> None:
     monitor, request = Refusing(), request_for("a")
-    name = building._package_key(building._identity(monitor, plan), request)
+    name = building._package_key(building._identity(monitor, plan), request, plan.image)
     folder = tmp_path / "snapshots" / "packages" / name
     folder.mkdir(parents=True)
     (folder / "memory").write_bytes(bytes(MEBIBYTE))

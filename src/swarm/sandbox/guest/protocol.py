@@ -122,7 +122,8 @@ class Wire:
 
     def receive(self) -> dict[str, Any]:
         """The next message; raises EOFError when the host is gone."""
-        message: dict[str, Any] = json.loads(self._read(int.from_bytes(self._read(4), "big")))
+        text = self._read(int.from_bytes(self._read(4), "big")).decode()
+        message: dict[str, Any] = json.loads(text)
         return message
 
     def send_text(self, text: str) -> None:

@@ -148,7 +148,8 @@ def _load(entry: str) -> Callable[..., Any] | Failure:
     sys.path.insert(0, package)
     if entry.endswith(".py") and os.path.dirname(entry):
         sys.path.insert(0, os.path.join(package, os.path.dirname(entry)))
-    environment = os.environ.get("SWARM_ENVIRONMENT")
+    # A copy: what os.environ does not have, it finds out by way of two exceptions.
+    environment = dict(os.environ).get("SWARM_ENVIRONMENT")
     if environment:
         site.addsitedir(os.path.join(environment, "site-packages"))
     try:

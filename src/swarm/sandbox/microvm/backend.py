@@ -16,11 +16,11 @@ from swarm.kernel.ids import new_id
 from swarm.kernel.settings import Settings
 from swarm.sandbox.egress.policy import EgressPolicy
 from swarm.sandbox.egress.proxy import EgressProxy
-from swarm.sandbox.interpreters import Interpreter, python_program
+from swarm.sandbox.interpreters import python_program
 from swarm.sandbox.linux import cgroups, plan
 from swarm.sandbox.linux.cgroups import Cgroup
 from swarm.sandbox.microvm import probing
-from swarm.sandbox.microvm.building import DISK_BYTES, SnapshotBuilder, machine_bytes
+from swarm.sandbox.microvm.building import DISK_BYTES, SnapshotBuilder, guest_facts, machine_bytes
 from swarm.sandbox.microvm.image import Image, find_image
 from swarm.sandbox.microvm.monitors import Machine, MachinePlan, Monitor
 from swarm.sandbox.microvm.sandbox import MicrovmSandbox, Parts
@@ -165,7 +165,7 @@ class MicrovmBackend:
             folder=folder,
             outputs=os.open(folder / "outputs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
             layers=self._layers(facts),
-            variables=plan.environment(request, _guest_facts(facts.image)),
+            variables=plan.environment(request, guest_facts(facts.image)),
             group=group,
             niceness=builds.niceness,
         )
@@ -220,18 +220,6 @@ def _write_inputs(request: SandboxRequest, target: Path) -> None:
 def _monitor_limits(limits: Limits) -> Limits:
     size = machine_bytes(limits) + _MONITOR_BYTES
     return replace(limits, memory_bytes=size, processes=_MONITOR_PROCESSES)
-
-
-def _guest_facts(image: Image) -> plan.HostFacts:
-    python = Interpreter(Path("/usr/bin/python3"), None, image.python_version)
-    return plan.HostFacts(
-        python=python,
-        node=None,
-        uids=None,
-        masked=(),
-        has_cgroup=True,
-        counts_processes=False,
-    )
 
 
 def _check_environment(program: Program, image: Image) -> None:

@@ -21,8 +21,10 @@ from swarm.kernel.json import JsonObject, JsonValue, dump_bytes
 from swarm.kernel.settings import Settings
 from swarm.sandbox import microvm
 from swarm.sandbox.guests import GUEST, guest_variables, node_options
+from swarm.sandbox.interpreters import Interpreter
 from swarm.sandbox.linux import plan
 from swarm.sandbox.microvm.agent.handler import WIRE_DESCRIPTOR
+from swarm.sandbox.microvm.image import Image
 from swarm.sandbox.microvm.monitors import Machine, MachinePlan, Monitor
 from swarm.sandbox.microvm.snapshots import (
     AGENT_DISK,
@@ -85,7 +87,7 @@ class SnapshotBuilder:
         async def build(folder: Path) -> None:
             await self._build(request, monitor, machine_plan, folder, identity)
 
-        return self._packages.use(_package_key(identity, request), build)
+        return self._packages.use(_package_key(identity, request, machine_plan.image), build)
 
     def close(self) -> None:
         """Give up what is held in memory; what is on disk stays."""
@@ -112,7 +114,7 @@ class SnapshotBuilder:
                 own = replace(machine_plan, agent=base.agent, package=file.fileno())
                 machine = await monitor.restore(own, base, is_kept=True)
             (folder / AGENT_DISK).write_bytes((base.folder / AGENT_DISK).read_bytes())
-            await self._finish(monitor, machine, _boot_message(request), folder)
+            await self._finish(monitor, machine, _boot_message(request, machine_plan.image), folder)
 
     async def _boot(self, monitor: Monitor, machine_plan: MachinePlan, folder: Path) -> None:
         """Boot a machine and put it into a snapshot."""
@@ -152,6 +154,19 @@ def write_disk(sources: Mapping[str, Path], target: Path) -> None:
     os.truncate(target, DISK_BYTES)
 
 
+def guest_facts(image: Image) -> plan.HostFacts:
+    """What a machine has, where a sandbox has what its host has."""
+    python = Interpreter(Path("/usr/bin/python3"), None, image.python_version)
+    return plan.HostFacts(
+        python=python,
+        node=None,
+        uids=None,
+        masked=(),
+        has_cgroup=True,
+        counts_processes=False,
+    )
+
+
 def machine_bytes(limits: Limits) -> int:
     """Memory of a machine: the handler's, in steps so that few sizes of machine boot, and more."""
     size = _LEAST_BYTES
@@ -174,7 +189,7 @@ def _package_sources(program: Program) -> dict[str, Path]:
     return sources
 
 
-def _boot_message(request: SandboxRequest) -> JsonObject:
+def _boot_message(request: SandboxRequest, image: Image) -> JsonObject:
     """Tells a machine that has booted what it is for."""
     limits, runtime = request.limits, request.program.runtime
     return {
@@ -182,7 +197,7 @@ def _boot_message(request: SandboxRequest) -> JsonObject:
         "runtime": runtime,
         **_guest_limits(request),
         "resource_limits": dict(_HANDLER_LIMITS),
-        "environment": _boot_variables(request),
+        "environment": _boot_variables(request, image),
         "node_options": list(node_options(limits)) if runtime == "node" else [],
         **_rehearsal(request),
     }
@@ -202,12 +217,9 @@ def _guest_limits(request: SandboxRequest) -> dict[str, JsonValue]:
     }
 
 
-def _boot_variables(request: SandboxRequest) -> dict[str, JsonValue]:
-    """What Node's guest reads while it is loaded, before the snapshot."""
-    if request.program.runtime != "node":
-        return {}
-    folders = {"SWARM_PACKAGE": "/package", "SWARM_OUTPUTS": "/outputs"}
-    return {**guest_variables(request, WIRE_DESCRIPTOR), **folders}
+def _boot_variables(request: SandboxRequest, image: Image) -> dict[str, JsonValue]:
+    """The handler's environment as far as it is the package's; its caller's part comes later."""
+    return dict(plan.environment(replace(request, environment={}), guest_facts(image)))
 
 
 def _rehearsal(request: SandboxRequest) -> dict[str, JsonValue]:
@@ -251,7 +263,7 @@ def _identity(monitor: Monitor, machine_plan: MachinePlan) -> str:
     return digest.hexdigest()
 
 
-def _package_key(identity: str, request: SandboxRequest) -> str:
+def _package_key(identity: str, request: SandboxRequest, image: Image) -> str:
     program = request.program
     subject: JsonObject = {
         "host": identity,
@@ -259,6 +271,6 @@ def _package_key(identity: str, request: SandboxRequest) -> str:
         "package": program.digest,
         "environment": None if program.environment is None else str(program.environment),
         "limits": _guest_limits(request),
-        "variables": _boot_variables(request),
+        "variables": _boot_variables(request, image),
     }
     return hashlib.sha256(dump_bytes(subject)).hexdigest()

@@ -17,6 +17,7 @@ from swarm.kernel.json import JsonObject
 from swarm.sandbox.linux.cgroups import Cgroup
 from swarm.sandbox.linux.watchdog import memory_of
 from swarm.sandbox.microvm.agent.frames import FILE
+from swarm.sandbox.microvm.agent.machine import SEED_BYTES
 from swarm.sandbox.microvm.handover import Handover, HandoverError
 from swarm.sandbox.microvm.monitors import Machine
 from swarm.sandbox.microvm.wiring import ProxyRelay, StreamSession
@@ -37,7 +38,6 @@ _EXIT_GRACE_SECONDS: Final = 1.0
 """How long a handler that has answered may take to exit before it is killed."""
 _HANDOVER_SECONDS: Final = 60.0
 """How long a machine may take to hand over its files and last words after that."""
-_SEED_BYTES: Final = 64
 _FILE_EVENTS: Final = frozenset({"folder", "file", "link", "other"})
 _CONNECTION_EVENTS: Final = frozenset({"connect", "close", "credit"})
 _MARGIN_FILES: Final = 16
@@ -102,7 +102,7 @@ class MicrovmSandbox:
         parts.machine.stream.send_control(
             op="start",
             time_ns=time.time_ns(),
-            seed=secrets.token_hex(_SEED_BYTES),
+            seed=secrets.token_hex(SEED_BYTES),
             inputs=bool(parts.request.inputs),
             environment=dict(parts.variables),
         )

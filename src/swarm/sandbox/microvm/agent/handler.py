@@ -38,10 +38,9 @@ class Handler:
     stderr: int
     _is_done: bool = False
 
-    def begin(self, environment: dict[str, str] | None, *, is_rehearsal: bool) -> None:
-        """Let it go on, with this environment."""
-        text = json.dumps({"environment": environment, "rehearsal": is_rehearsal})
-        data = text.encode()
+    def begin(self, environment: dict[str, str], *, act: str = "call") -> None:
+        """Let it go on, with this environment: ``call``, ``rehearse`` or ``settle``."""
+        data = json.dumps({"environment": environment, "act": act}).encode()
         _write_all(self.start, len(data).to_bytes(4, "big") + data)
         os.set_blocking(self.start, False)
 
@@ -56,10 +55,14 @@ class Handler:
         self._is_done = False
         os.set_blocking(self.start, True)
 
-    def settle(self) -> None:
-        """After rehearsals: have the memory made its own that the agent and it have shared."""
+    def settle(self, environment: dict[str, str]) -> None:
+        """After rehearsals: have the memory made its own that the agent and it have shared.
+
+        Args:
+            environment: that of the call, as far as it is known.
+        """
         machine.own_memory()
-        self.begin(None, is_rehearsal=True)
+        self.begin(environment, act="settle")
         os.set_blocking(self.start, True)
         os.read(self.start, 1)
 
@@ -146,28 +149,39 @@ def _become_handler(boot: dict[str, Any], ends: list[int], guest_class: Any) -> 
 
 def _serve_calls(guest: Any) -> NoReturn:
     """Serve rehearsals, then the call."""
+    environment = dict(os.environ)
     while True:
-        start = json.loads(_read(int.from_bytes(_read(4), "big")))
-        if start["environment"] is None:
+        start = json.loads(_read(int.from_bytes(_read(4), "big")).decode())
+        _change_environment(environment, start["environment"])
+        environment = start["environment"]
+        if start["act"] == "settle":
+            gc.collect()
+            gc.freeze()
             machine.own_memory()
             os.write(START_DESCRIPTOR, b"d")
             continue
         path, modules = sys.path.copy(), set(sys.modules)
-        os.environ.clear()
-        os.environ.update(start["environment"])
         random.seed()
         guest.serve(rehearses=False)
         os.write(START_DESCRIPTOR, b"d")
-        if not start["rehearsal"]:
+        if start["act"] == "call":
             break
         sys.path[:] = path
         for name in set(sys.modules) - modules:
             del sys.modules[name]
-        gc.collect()
-        gc.freeze()
     # Cheaper than an exit; nothing more is asked of this process.
     while True:
         signal.pause()
+
+
+def _change_environment(old: dict[str, str], new: dict[str, str]) -> None:
+    """Set and remove only what differs, which after a restore is next to nothing."""
+    for name in old:
+        if name not in new:
+            del os.environ[name]
+    for name, value in new.items():
+        if old.get(name) != value:
+            os.environ[name] = value
 
 
 def _read(size: int) -> bytes:

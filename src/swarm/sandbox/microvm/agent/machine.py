@@ -22,6 +22,8 @@ _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND = 1, 2, 4, 8, 4096
 _SAFE = _MS_NOSUID | _MS_NODEV
 _RNDADDENTROPY = 0x40085203
 _RNDRESEEDCRNG = 0x5207
+SEED_BYTES = 64
+_SEED_HEAD = struct.pack("ii", SEED_BYTES * 8, SEED_BYTES)
 _POPULATE_WRITE = 23
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _BLKFLSBUF = 0x1261
@@ -136,11 +138,14 @@ class RandomSource:
         self._descriptor = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
 
     def reseed(self, seed: bytes) -> None:
-        """Give it entropy of the host's, and make it use that at once."""
-        size = len(seed)
-        entropy = struct.pack(f"ii{size}s", size * 8, size, seed)
-        fcntl.ioctl(self._descriptor, _RNDADDENTROPY, entropy)
-        fcntl.ioctl(self._descriptor, _RNDRESEEDCRNG, 0)
+        """Give it entropy of the host's, and make it use that at once.
+
+        Args:
+            seed: of SEED_BYTES.
+        """
+        # Arguments that are not written to are tried after those that are, by way of an exception.
+        fcntl.ioctl(self._descriptor, _RNDADDENTROPY, bytearray(_SEED_HEAD + seed))
+        fcntl.ioctl(self._descriptor, _RNDRESEEDCRNG)
 
 
 def clear_free_memory() -> None:

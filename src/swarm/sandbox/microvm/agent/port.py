@@ -106,7 +106,7 @@ class Port:
             while (found := self.take()) is not None:
                 kind, data = found
                 if kind == CONTROL:
-                    message: dict[str, Any] = json.loads(data)
+                    message: dict[str, Any] = json.loads(data.decode())
                     return message
             self._poll(select.POLLIN)
             self.receive()

@@ -43,7 +43,7 @@ def main() -> None:
     for _ in range(boot["rehearsals"]):
         agent.rehearse()
     if boot["rehearsals"]:
-        agent.handler.settle()
+        agent.handler.settle(boot["environment"])
     invocation = Invocation(port, agent)
     _wait_for_snapshot(port)
     # What follows is paid for by each invocation.
@@ -95,7 +95,8 @@ class Agent:
         self._random.reseed(bytes.fromhex(start["seed"]))
         if start["inputs"]:
             machine.mount_inputs()
-        self.handler.begin(start["environment"], is_rehearsal=self.is_rehearsing)
+        act = "rehearse" if self.is_rehearsing else "call"
+        self.handler.begin(start["environment"], act=act)
         port.send_control(event="started")
 
     def rehearse(self) -> None:
@@ -194,7 +195,7 @@ class Invocation:
             elif kind == CONNECTION and self._proxying is not None:
                 self._proxying.take(data)
             elif kind == CONTROL:
-                self._take_control(json.loads(data))
+                self._take_control(json.loads(data.decode()))
 
     def _take_control(self, message: dict[str, Any]) -> None:
         operation = message["op"]
