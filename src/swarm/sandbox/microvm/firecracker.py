@@ -45,15 +45,14 @@ class FirecrackerMachine:
     folder: Path
     console: IO[Any] | None
 
-    async def kill(self) -> float:
-        """End it; returns the processor seconds that it took. Safe to call twice."""
+    async def kill(self) -> None:
+        """End it. Safe to call twice, and while it is being killed."""
         self.stream.close()
-        ended = await self.process.kill()
+        await self.process.kill()
         if self.console is not None:
             self.console.close()
             self.console = None
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
-        return ended.cpu_seconds
 
     def console_text(self) -> str:
         return "" if self.console is None else _end_of(self.console)

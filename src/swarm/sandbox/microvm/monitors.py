@@ -43,8 +43,8 @@ class Machine(Protocol):
     @property
     def process(self) -> MachineProcess: ...
 
-    async def kill(self) -> float:
-        """End it; returns the processor seconds that it took. Safe to call twice.
+    async def kill(self) -> None:
+        """End it. Safe to call twice, and while it is being killed.
 
         Raises:
             SandboxUnavailable: the kernel does not get rid of it.

@@ -86,6 +86,8 @@ class MicrovmSandbox:
         self._refused: str | None = None
         """Why files that the guest handed out were not taken."""
         self._cpu_seconds = 0.0
+        self._ending: asyncio.Task[None] | None = None
+        """The machine's end, when the call's result does not wait for it."""
         self._when_gone = when_gone
         self._is_called = False
         self._is_destroyed = False
@@ -123,7 +125,11 @@ class MicrovmSandbox:
     async def call(
         self, inputs: JsonObject, context: CallContext, services: GuestServices
     ) -> InvocationResult:
-        """Run the handler once; when this returns, its machine is gone."""
+        """Run the handler once.
+
+        When this returns, its files are here and nothing more is heard of the machine: it was told
+        to end, or is being killed, which :meth:`outputs_descriptor` and :meth:`destroy` wait for.
+        """
         if self._is_called or self._is_destroyed:
             raise SwarmError("a sandbox serves one call only", where=self.id)
         self._is_called = True
@@ -131,14 +137,24 @@ class MicrovmSandbox:
         if self._parts.relay is not None:
             self._parts.relay.log_to(services)
         started = time.monotonic()
+        process = self._parts.machine.process
         try:
             answer, is_late = await self._await_answer(inputs, context, services)
-        finally:
+        except BaseException:
             await asyncio.shield(self._end())
+            raise
+        if self._ended.done():
+            self._cpu_seconds = process.cpu_seconds()
+            self._ending = asyncio.get_running_loop().create_task(self._end())
+        else:
+            await asyncio.shield(self._end())
+            self._cpu_seconds = process.cpu_seconds()
         self._session.drain()
         return self._conclude(answer, is_late, started)
 
     async def outputs_descriptor(self) -> int:
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
         return self._parts.outputs
 
     async def destroy(self) -> None:
@@ -146,7 +162,7 @@ class MicrovmSandbox:
             return
         self._is_destroyed = True
         parts = self._parts
-        await self._end()
+        await (self._ending or self._end())
         if parts.relay is not None:
             await parts.relay.close()
         self._session.close()
@@ -218,7 +234,7 @@ class MicrovmSandbox:
         return self._started.done()
 
     async def _end(self) -> None:
-        self._cpu_seconds = await self._parts.machine.kill()
+        await self._parts.machine.kill()
 
     def _conclude(self, answer: Answer | None, is_late: bool, started: float) -> InvocationResult:
         said = self._ended.result() if self._ended.done() else {}

@@ -30,10 +30,12 @@ _CONNECTIONS: Final = 128
 class _WireTransport(asyncio.Transport):
     """What a :class:`HostWire` writes to: the stream's frames of kind ``WIRE``."""
 
-    def __init__(self, stream: GuestStream) -> None:
+    def __init__(self, stream: GuestStream, answer: asyncio.Future[Answer]) -> None:
         super().__init__()
         self._stream = stream
+        self._answer = answer
         self._is_closing = False
+        answer.add_done_callback(lambda _: stream.resume())
 
     def write(self, data: Any) -> None:
         self._stream.send(WIRE, bytes(data))
@@ -48,7 +50,9 @@ class _WireTransport(asyncio.Transport):
         self._is_closing = True
 
     def pause_reading(self) -> None:
-        self._stream.pause()
+        # With its answer the wire is through, and the stream has more to say.
+        if not self._answer.done():
+            self._stream.pause()
 
     def resume_reading(self) -> None:
         self._stream.resume()
@@ -63,7 +67,7 @@ class StreamSession:
         self._services: GuestServices | None = None
         self._early: list[tuple[str, str, str]] = []
         self._wire = HostWire(limits, self.budget)
-        self._wire.connection_made(_WireTransport(stream))
+        self._wire.connection_made(_WireTransport(stream, self._wire.answer))
         stream.on_frames(WIRE, self._wire.data_received)
         self._cutters = []
         for kind, name, level in (
