@@ -373,6 +373,7 @@ _LEAKS: Final = (
     Attack("leaks-kernel-symbols", (MASKS,), DENIED),
     Attack("leaks-kernel-configuration", (MASKS,), DENIED | NOT_THERE, absent={"ENOENT": "it"}),
     Attack("leaks-partitions", (MASKS,), DENIED),
+    Attack("leaks-boot-options", (MASKS,), DENIED),
     Attack("leaks-buses", (MASKS,), NOTHING),
     Attack(
         "leaks-modules",

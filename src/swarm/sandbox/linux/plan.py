@@ -39,6 +39,7 @@ _MASKED: Final = (
     "acpi",
     "asound",
     "bus",
+    "cmdline",
     "config.gz",
     "driver",
     "fs",

@@ -82,6 +82,11 @@ def kernel_configuration(targets):
     return _content("/proc/config.gz")
 
 
+def boot_options(targets):
+    """How the kernel was started, which may hold what only the operator should know."""
+    return _content("/proc/cmdline")
+
+
 def modules(targets):
     return _content("/proc/modules")
 
