@@ -232,7 +232,8 @@ def unkillable_wait(targets):
 
 
 def ignore_the_end(targets):
-    """A handler that does not want to end."""
+    """A handler that does not want to end, nor does its child."""
     _deaf()
     _name_process(targets["mark"])
+    os.fork()
     _sleep_for_ever()
