@@ -250,10 +250,9 @@ async def measure(settings: Settings, folder: Path, rounds: int, seconds: float)
         for row in filter(lambda row: row.has_rate, rows):
             found, cpu = await rate(row, seconds, at_once)
             base = base or found
-            text = (
-                f"{found:8.0f} per second ({found / base:.2f} x), {cpu:.2f} ms of processors each"
-            )
-            say(f"{row.name}, {at_once} at once", text)
+            used = f", {cpu:.2f} ms of processors each" if row.has_cpu else ""
+            figure = f"{found:8.0f} per second ({found / base:.2f} x){used}"
+            say(f"{row.name}, {at_once} at once", figure)
     for backend in (row.pool or row.kernel for row in rows):
         if backend is not None:
             await backend.close()
