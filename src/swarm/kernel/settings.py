@@ -51,6 +51,12 @@ class Settings(BaseModel):
         description="Sandboxes kept ready for one package; 0 builds each when it is needed.",
     )
     pool_ready: int = Field(16, ge=0, description="Sandboxes kept ready by one host, in all.")
+    pool_blank: int = Field(
+        2,
+        ge=0,
+        description="Sandboxes kept ready that are bound to a package only when they are called, "
+        "for packages that have none ready.",
+    )
     pool_memory_mb: int = Field(
         256, ge=0, description="Memory of the sandboxes that one host keeps ready, in MiB."
     )

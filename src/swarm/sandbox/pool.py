@@ -7,7 +7,9 @@ over in a moment, which a build beside them would double. What is wanted follows
 demand: nothing after the first call of a kind, one from the second on, one more with each call that
 found the shelf empty, up to the limits; a shelf that is not used for a while is emptied.
 
-Requests with files mounted in are built when they come: their mounts are known only then.
+Requests with files mounted in are built when they come: their mounts are known only then. For them,
+for the first call of a kind and for one that found its shelf empty there are blanks: sandboxes that
+no package is bound to yet, made last and given up first.
 """
 
 from __future__ import annotations
@@ -88,6 +90,9 @@ class PooledBackend:
         self._shelves: dict[Hashable, Shelf] = {}
         self._building = 0
         self._starting = 0
+        self._used_at = 0.0
+        self._blanks = backend.blanks
+        self._may_make_blanks = False
         self._changed = asyncio.Event()
         self._filler: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
@@ -95,10 +100,15 @@ class PooledBackend:
 
     async def prepare(self, request: SandboxRequest) -> Sandbox:
         """A sandbox for one call; see :class:`swarm.sandbox.ports.SandboxBackend`."""
-        if request.inputs or self._per_shelf == 0:
+        if self._per_shelf == 0:
+            return PooledSandbox(await self._build(request), self)
+        self._used_at = asyncio.get_running_loop().time()
+        self._may_make_blanks = True
+        if request.inputs:
+            self._start_filler()
             return PooledSandbox(await self._build(request), self)
         shelf = self._shelf(request)
-        shelf.ask(asyncio.get_running_loop().time())
+        shelf.ask(self._used_at)
         taken = self._take(shelf)
         if taken is None:
             shelf.missed(self._per_shelf)
@@ -131,7 +141,8 @@ class PooledBackend:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is ready, wanted or being taken apart."""
-        return not self._shelves and not self._retiring
+        blank = 0 if self._blanks is None else self._blanks.ready
+        return not (self._shelves or self._retiring or blank)
 
     async def retire(self, sandbox: Sandbox) -> None:
         """Take a sandbox apart behind the caller's back, unless too many are already."""
@@ -217,9 +228,12 @@ class PooledBackend:
         while True:
             self._changed.clear()
             rest = self._drain()
-            shelf = None if self._building or self._starting else self._next_to_fill()
+            is_quiet = not self._building and not self._starting
+            shelf = self._next_to_fill() if is_quiet else None
             if shelf is not None:
                 await self._fill_one(shelf)
+            elif is_quiet and self._lacks_blank():
+                await self._make_blank()
             else:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(rest):
@@ -238,6 +252,19 @@ class PooledBackend:
             shelf.is_filling = False
             self._hand_over(shelf, sandbox)
 
+    def _lacks_blank(self) -> bool:
+        if self._blanks is None or not self._may_make_blanks:
+            return False
+        return self._blanks.ready < self._settings.pool_blank and self._has_room()
+
+    async def _make_blank(self) -> None:
+        assert self._blanks is not None
+        before = self._blanks.ready
+        with contextlib.suppress(SwarmError):  # The next call builds its own, and is told.
+            await self._blanks.make()
+        # Not again and again where it fails, but after the next call.
+        self._may_make_blanks = self._blanks.ready > before
+
     def _hand_over(self, shelf: Shelf, sandbox: IdleSandbox | None) -> None:
         while shelf.waiting:
             waiting = shelf.waiting.popleft()
@@ -254,6 +281,9 @@ class PooledBackend:
             return None
         chosen = max(lacking, key=lambda shelf: shelf.used_at)
         while not self._has_room():
+            if self._blanks is not None and self._blanks.ready:
+                self._blanks.drop()
+                continue
             others = [shelf for shelf in self._shelves.values() if shelf.ready]
             oldest = min(others, key=lambda shelf: shelf.used_at, default=chosen)
             if oldest is chosen or oldest.used_at >= chosen.used_at:
@@ -265,10 +295,14 @@ class PooledBackend:
     def _has_room(self) -> bool:
         """Whether one more may be ready, if it takes no more memory than the largest there is."""
         idle = [sandbox for shelf in self._shelves.values() for sandbox in shelf.ready]
-        if len(idle) >= self._settings.pool_ready:
-            return False
         used = [sandbox.memory_bytes() for sandbox in idle]
         expected = sum(used) + max(used, default=0)
+        count = len(idle)
+        if self._blanks is not None:
+            count += self._blanks.ready
+            expected += self._blanks.memory_bytes()
+        if count >= self._settings.pool_ready:
+            return False
         return expected <= self._settings.pool_memory_mb * MIB
 
     def _drain(self) -> float | None:
@@ -278,8 +312,14 @@ class PooledBackend:
             if now - shelf.used_at >= keep and not shelf.waiting:
                 self._empty(shelf)
                 del self._shelves[kind]
-        ages = (now - shelf.used_at for shelf in self._shelves.values())
-        return max(keep - max(ages), 0.001) if self._shelves else None
+        if now - self._used_at >= keep:
+            self._may_make_blanks = False
+            while self._blanks is not None and self._blanks.ready:
+                self._blanks.drop()
+        used = [shelf.used_at for shelf in self._shelves.values()]
+        if self._blanks is not None and self._blanks.ready:
+            used.append(self._used_at)
+        return max(keep - (now - min(used)), 0.001) if used else None
 
     def _empty(self, shelf: Shelf) -> None:
         while shelf.ready:

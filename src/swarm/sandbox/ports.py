@@ -232,8 +232,34 @@ class IdleSandbox(Sandbox, Protocol):
         ...
 
 
+class Blanks(Protocol):
+    """Sandboxes that no package is bound to. ``prepare`` uses one where it can."""
+
+    @property
+    def ready(self) -> int:
+        """How many there are."""
+        ...
+
+    def memory_bytes(self) -> int:
+        """What they occupy now."""
+        ...
+
+    async def make(self) -> None:
+        """Make one more, if there was a ``prepare`` already to make it like."""
+        ...
+
+    def drop(self) -> None:
+        """Destroy one, behind the caller's back."""
+        ...
+
+
 class AheadBackend(SandboxBackend, Protocol):
     """A backend whose sandboxes can be built ahead of need."""
+
+    @property
+    def blanks(self) -> Blanks | None:
+        """None where there is nothing that can be done before the package is known."""
+        ...
 
     async def prepare_ahead(self, request: SandboxRequest) -> IdleSandbox:
         """Like ``prepare``, at a lower priority where the kernel lets it be raised again."""

@@ -32,8 +32,31 @@ class GuestEnds:
             os.close(descriptor)
 
 
+@dataclass(frozen=True, slots=True)
+class HostEnds:
+    """The other ends of :class:`GuestEnds`."""
+
+    wire: socket.socket
+    stdout: int
+    stderr: int
+
+    def close(self) -> None:
+        self.wire.close()
+        os.close(self.stdout)
+        os.close(self.stderr)
+
+
+def open_ends() -> tuple[HostEnds, GuestEnds]:
+    """A socket pair and two pipes."""
+    host, guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    (stdout, stdout_writer), (stderr, stderr_writer) = (os.pipe2(os.O_CLOEXEC) for _ in range(2))
+    os.set_blocking(stdout, False)
+    os.set_blocking(stderr, False)
+    return HostEnds(host, stdout, stderr), GuestEnds(guest.detach(), stdout_writer, stderr_writer)
+
+
 class GuestSession:
-    """The host's side of one guest. Use: ``open``, ``call``, ``drain``, ``close``."""
+    """The host's side of one guest. Use: ``open`` or ``attach``, ``call``, ``drain``, ``close``."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -44,19 +67,21 @@ class GuestSession:
 
     async def open(self) -> GuestEnds:
         """Make the socket pair and the pipes."""
-        host, guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        loop = asyncio.get_running_loop()
-        _, self._wire = await loop.create_unix_connection(
-            lambda: HostWire(self.limits, self.budget), sock=host
+        host, guest = open_ends()
+        await self.attach(host)
+        return guest
+
+    async def attach(self, ends: HostEnds) -> None:
+        """Use these; the session closes them."""
+        _, self._wire = await asyncio.get_running_loop().create_unix_connection(
+            lambda: HostWire(self.limits, self.budget), sock=ends.wire
         )
-        writers = []
-        for stream, level in (("stdout", "info"), ("stderr", "warning")):
-            reader, writer = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(reader, False)
+        for stream, level, reader in (
+            ("stdout", "info", ends.stdout),
+            ("stderr", "warning", ends.stderr),
+        ):
             emit = self._emitter(stream, level)
             self._pipes[reader] = LineCutter(self.limits.log_line_bytes, self.budget, emit)
-            writers.append(writer)
-        return GuestEnds(guest.detach(), *writers)
 
     async def call(
         self,

@@ -15,7 +15,7 @@ import pytest
 from swarm.kernel.settings import Settings
 from swarm.sandbox.linux.backend import NamespaceBackend
 from swarm.sandbox.pool import PooledBackend
-from swarm.sandbox.ports import Outcome, SandboxRequest
+from swarm.sandbox.ports import InputMount, Outcome, SandboxRequest
 from tests.contract.sandbox.calling import CONTEXT, MEBIBYTE, Caller, limits
 
 PYTHON = """
@@ -248,3 +248,72 @@ async def test_many_at_once_each_get_one_of_their_own(call: Caller, pool: Pooled
             await one(number)
 
     await asyncio.gather(*(bounded(number) for number in range(40)))
+
+
+async def until_blank(kernel: NamespaceBackend, count: int = 1) -> None:
+    async with asyncio.timeout(30):
+        while kernel.blanks.ready < count:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0.005)
+
+
+async def test_a_first_call_binds_a_sandbox_that_was_there_before(
+    call: Caller, kernel: NamespaceBackend, tmp_path: Path
+) -> None:
+    assert (await call(PYTHON)).outcome is Outcome.OK
+    await until_blank(kernel, 2)
+    given = tmp_path / "given.txt"
+    given.write_text("G")
+    code = (
+        "import os\ndef handler(i): return [open('/inputs/g').read(), sorted(os.listdir('/tmp'))]"
+    )
+    request = call.request(code, inputs=(InputMount("g", given),), limits=limits(processes=7))
+    ready = kernel.blanks.ready
+    assert kernel.zygote_pid is not None
+    there = children(kernel.zygote_pid)
+    sandbox = await kernel.prepare(request)
+    assert kernel.blanks.ready == ready - 1
+    assert {sandbox.init_pid, *sandbox.processes()} <= there
+    result = await sandbox.call({}, CONTEXT, call.services)
+    assert result.outputs == ["G", []]
+    await sandbox.destroy()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_a_blank_is_not_used_for_files_that_it_was_not_made_for(
+    call: Caller, kernel: NamespaceBackend
+) -> None:
+    assert (await call(PYTHON)).outcome is Outcome.OK
+    await until_blank(kernel)
+    request = call.request("def handler(i): return open('/package/main.py').read()[:3]")
+    package = request.program.package
+    for path in (package, package / "main.py"):
+        os.chown(path, 4321, 4321)
+        path.chmod(0o700)
+    ready = kernel.blanks.ready
+    result = await call.run(request, {})
+    assert result.outputs == "def", result
+    assert kernel.blanks.ready <= ready
+
+
+async def test_no_blank_outlives_its_zygote_or_its_pool(
+    call: Caller, kernel: NamespaceBackend, pool: PooledBackend
+) -> None:
+    assert (await call(PYTHON)).outcome is Outcome.OK
+    await until_blank(kernel, 2)
+    zygote = kernel.zygote_pid
+    assert zygote is not None
+    below = children(zygote)
+    os.kill(zygote, signal.SIGKILL)
+    async with asyncio.timeout(30):
+        while any(Path(f"/proc/{pid}").exists() for pid in below):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert (await call(PYTHON)).outcome is Outcome.OK
+    await until_blank(kernel, 2)
+    assert kernel.zygote_pid is not None
+    below = {kernel.zygote_pid, *children(kernel.zygote_pid)}
+    await pool.close()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in below)
+
+
+def children(pid: int) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))

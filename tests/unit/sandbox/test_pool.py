@@ -31,6 +31,8 @@ REQUEST = SandboxRequest(
     Limits(memory_bytes=64 * MIB, timeout_seconds=1),
 )
 
+REQUEST_WITH_INPUT = replace(REQUEST, inputs=(InputMount("file", Path("/etc/hosts")),))
+
 
 def of_package(name: str) -> SandboxRequest:
     return replace(REQUEST, program=replace(REQUEST.program, digest=name))
@@ -72,10 +74,34 @@ class CountedSandbox:
         self.is_destroyed = True
 
 
+class CountedBlanks:
+    """Blanks of nothing, which a test may refuse."""
+
+    def __init__(self) -> None:
+        self.ready = 0
+        self.made = 0
+        self.used = 1 * MIB
+        self.refuses = False
+
+    def memory_bytes(self) -> int:
+        return self.ready * self.used
+
+    async def make(self) -> None:
+        await asyncio.sleep(0)
+        self.made += 1
+        if self.refuses:
+            raise SandboxUnavailable("refused")
+        self.ready += 1
+
+    def drop(self) -> None:
+        self.ready -= 1
+
+
 class CountingBackend:
     """Builds at once, or when the test lets it."""
 
     def __init__(self) -> None:
+        self.blanks = CountedBlanks()
         self.built: list[CountedSandbox] = []
         self.may_build = asyncio.Event()
         self.may_build.set()
@@ -210,7 +236,7 @@ async def test_requests_with_inputs_mounted_are_built_when_they_come(
 ) -> None:
     pool = make()
     for _ in range(4):
-        await use(pool, replace(REQUEST, inputs=(InputMount("file", Path("/etc/hosts")),)))
+        await use(pool, REQUEST_WITH_INPUT)
     await settled()
     assert backend.ahead == []
 
@@ -358,3 +384,60 @@ async def test_destroy_does_not_wait_but_too_many_do_and_close_waits_for_all(
         sandbox.may_go.set()
     await closing
     assert backend.is_closed
+
+
+async def test_blanks_are_ready_from_the_first_call_on(
+    make: Make, backend: CountingBackend
+) -> None:
+    pool = make(pool_blank=2)
+    await settled()
+    assert backend.blanks.made == 0
+    await use(pool)
+    await settled()
+    assert backend.blanks.ready == 2
+    backend.blanks.ready -= 1  # As a call takes one.
+    await use(pool, REQUEST_WITH_INPUT)
+    await settled()
+    assert backend.blanks.ready == 2
+
+
+async def test_blanks_are_given_up_for_what_is_bound(make: Make, backend: CountingBackend) -> None:
+    for limit in ({"pool_ready": 2}, {"pool_memory_mb": 16}):
+        backend.blanks.ready = 0
+        pool = make(pool_blank=2, **limit)
+        await use(pool)
+        await settled()
+        assert backend.blanks.ready == 2
+        await use(pool)
+        await settled()
+        assert (pool.ready, backend.blanks.ready) == (2, 0)
+
+
+async def test_blanks_go_when_nothing_is_called(make: Make, backend: CountingBackend) -> None:
+    pool = make(pool_blank=2, pool_idle_seconds=0.05)
+    await use(pool)
+    async with asyncio.timeout(10):
+        while backend.blanks.made < 2 or not pool.is_empty:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.005)
+    assert backend.blanks.ready == 0
+
+
+async def test_a_blank_that_cannot_be_made_is_not_tried_for_ever(
+    make: Make, backend: CountingBackend
+) -> None:
+    pool = make(pool_blank=2)
+    backend.blanks.refuses = True
+    for count in (1, 2):
+        await use(pool)
+        await settled()
+        assert backend.blanks.made == count
+
+
+@pytest.mark.parametrize("off", [{"pool_blank": 0}, {"pool_ready_per_package": 0}])
+async def test_blanks_can_be_switched_off(
+    make: Make, backend: CountingBackend, off: dict[str, int]
+) -> None:
+    pool = make(**off)
+    await use(pool)
+    await settled()
+    assert backend.blanks.made == 0

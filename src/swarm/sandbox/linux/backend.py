@@ -10,16 +10,15 @@ from typing import Final
 
 from swarm.kernel.errors import SandboxUnavailable
 from swarm.kernel.home import Home
-from swarm.kernel.ids import new_id
 from swarm.kernel.settings import Settings
 from swarm.sandbox.interpreters import find_node, python_program
 from swarm.sandbox.linux import cgroups, plan
-from swarm.sandbox.linux.channel import Channel
+from swarm.sandbox.linux.blank import Blank, Blanks
 from swarm.sandbox.linux.priority import can_raise_priority
 from swarm.sandbox.linux.remedies import unavailable
 from swarm.sandbox.linux.sandbox import NamespaceSandbox, Parts
 from swarm.sandbox.linux.uid_range import UidRange, find_range
-from swarm.sandbox.linux.zygote_client import SpawnedProcess, Zygote, close_all
+from swarm.sandbox.linux.zygote_client import Zygote
 from swarm.sandbox.ports import SandboxRequest
 from swarm.sandbox.session import GuestSession
 
@@ -56,6 +55,7 @@ class NamespaceBackend:
         self._facts: plan.HostFacts | None = None
         self._tree: cgroups.CgroupTree | None = None
         self._sandboxes: set[NamespaceSandbox] = set()
+        self.blanks = Blanks()
 
     async def prepare(self, request: SandboxRequest) -> NamespaceSandbox:
         """Build a sandbox; see :class:`swarm.sandbox.ports.SandboxBackend`."""
@@ -67,27 +67,33 @@ class NamespaceBackend:
 
     async def _prepare(self, request: SandboxRequest, niceness: int) -> NamespaceSandbox:
         zygote, facts = await self._ready(request)
-        sandbox_id = new_id("sbx")
-        session, channel = GuestSession(request.limits), Channel()
-        group = None if self._tree is None else self._tree.create(sandbox_id, request.limits)
+        owners = _owners(request, facts)
+        blank = None if niceness else self.blanks.take(zygote, owners)
+        if blank is None:
+            blank = await Blank.spawn(zygote, owners)
+        session = GuestSession(request.limits)
+        await session.attach(blank.ends)
         parts = Parts(
             request=request,
             settings=self._settings,
             zygote=zygote,
             session=session,
-            channel=channel,
-            group=group,
+            channel=blank.channel,
+            process=blank.process,
+            group=None
+            if self._tree is None
+            else self._tree.create(blank.process.id, request.limits),
             layers=self._layers(zygote),
             # Undone by uid, which reaches all its threads, so it must have a uid of its own.
             niceness=niceness if facts.uids and facts.raises_priority else 0,
         )
-        sandbox = NamespaceSandbox(sandbox_id, parts, self._sandboxes.discard)
+        sandbox = NamespaceSandbox(blank.process.id, parts, self._sandboxes.discard)
         self._sandboxes.add(sandbox)
         try:
-            files = [] if group is None else [str(path) for path in group.process_files]
+            files = [] if parts.group is None else [str(path) for path in parts.group.process_files]
             async with asyncio.timeout(_PREPARE_SECONDS):
-                parts.process = await _spawn(sandbox_id, parts, facts)
-                await channel.send_plan(plan.sandbox_plan(request, facts, files, parts.niceness))
+                told = plan.sandbox_plan(request, facts, files, parts.niceness)
+                await blank.channel.send_plan(told)
                 await sandbox.become_ready()
         except TimeoutError:
             await sandbox.destroy()
@@ -101,6 +107,7 @@ class NamespaceBackend:
         """Destroy every sandbox and stop the zygote; safe to call twice."""
         for sandbox in list(self._sandboxes):
             await sandbox.destroy()
+        await self.blanks.close()
         if self._zygote is not None:
             await self._zygote.close()
             self._zygote = None
@@ -172,21 +179,16 @@ class NamespaceBackend:
         return tuple(layers)
 
 
-async def _spawn(sandbox_id: str, parts: Parts, facts: plan.HostFacts) -> SpawnedProcess:
-    ends = await parts.session.open()
+def _owners(request: SandboxRequest, facts: plan.HostFacts) -> list[str]:
     try:
-        owners = plan.owners(parts.request, facts)
-        descriptors = [parts.channel.guest_descriptor, ends.wire, ends.stdout, ends.stderr]
-        return await parts.zygote.spawn(sandbox_id, owners, descriptors)
+        return plan.owners(request, facts)
     except OSError as error:
-        is_input = error.filename in {mount.source for mount in parts.request.inputs}
+        is_input = error.filename in {mount.source for mount in request.inputs}
         raise unavailable(
             "inputs" if is_input else "package",
             error.errno or 0,
             f"{error.filename}: {error.strerror}",
         ) from None
-    finally:
-        close_all([ends.wire, ends.stdout, ends.stderr])
 
 
 def _uid_range() -> UidRange | None:

@@ -31,11 +31,14 @@ class Channel:
     def guest_descriptor(self) -> int:
         return self._guest.fileno()
 
+    def give_up_guest(self) -> None:
+        """Close the guest's end, which has been passed on."""
+        self._guest.close()
+
     async def send_plan(self, plan: JsonObject) -> None:
-        """Write the plan and give up the guest's end, which has been passed on."""
+        """Write the plan and listen to what comes of it."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._host, self._receive)
-        self._guest.close()
         try:
             await loop.sock_sendall(self._host, dump_bytes(plan) + b"\n")
         except ConnectionError:

@@ -76,6 +76,7 @@ class Zygote:
     def __init__(self, control: socket.socket, process: subprocess.Popen[bytes]) -> None:
         self._control = control
         self._process = process
+        self._pidfd = os.pidfd_open(process.pid)
         self._spawned: dict[str, SpawnedProcess] = {}
         self._send_lock = asyncio.Lock()
         loop = asyncio.get_running_loop()
@@ -141,7 +142,9 @@ class Zygote:
     @property
     def is_alive(self) -> bool:
         """By the kernel's word of now."""
-        return not self._gone.done() and is_connected(self._control.fileno())
+        if self._gone.done() or has_ended(self._pidfd):
+            return False  # A fork of it may hold its end of the connection for a moment longer.
+        return is_connected(self._control.fileno())
 
     async def spawn(self, id: str, owners: list[str], descriptors: Sequence[int]) -> SpawnedProcess:  # noqa: A002
         """Ask for a sandbox.
@@ -241,6 +244,7 @@ class Zygote:
         loop.remove_writer(self._control)
         self._control.close()
         self._process.wait()
+        os.close(self._pidfd)
         assert self._process.stderr is not None
         os.set_blocking(self._process.stderr.fileno(), False)
         complaint = (self._process.stderr.read() or b"").decode("utf-8", "replace")
@@ -270,6 +274,13 @@ def descriptors_of(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
 def close_all(descriptors: Sequence[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether a process has ended."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def is_connected(descriptor: int) -> bool:

@@ -74,6 +74,10 @@ class MicrovmBackend:
         """
         return await self._prepare(request, is_ahead=False)
 
+    @property
+    def blanks(self) -> None:
+        """None: a machine is restored with its package in it."""
+
     async def prepare_ahead(self, request: SandboxRequest) -> MicrovmSandbox:
         """Restore one at a lower priority; see :class:`swarm.sandbox.ports.AheadBackend`."""
         sandbox = await self._prepare(request, is_ahead=True)
