@@ -183,6 +183,17 @@ def test_it_would_without_a_pid_namespace(ground: Ground, attack: str) -> None:
     assert _last(ground, attack, "pid-namespace").facts["survivors"] > 0, "the attack is empty"
 
 
+def test_no_process_is_left_to_who_does_not_know_of_it(ground: Ground) -> None:
+    """It would keep the sandbox from ever ending: its control must not have a pid namespace."""
+    targets = {"mark": _mark()}
+    verdict = ground.order("resources-sibling", targets=targets)
+    assert verdict.refusal == "EPERM", str(verdict)
+    assert verdict.facts["survivors"] == 0
+    without = frozenset({"seccomp", "pid-namespace"})
+    control = ground.order("resources-sibling", without, targets=targets)
+    assert control.facts["survivors"] > 0, "the attack is empty"
+
+
 def _twice(ground: Ground, attack: str, *without: str) -> list[str | None]:
     """What two invocations gain, one after the other."""
     orders = [

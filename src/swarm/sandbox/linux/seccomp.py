@@ -36,6 +36,9 @@ RETURN: Final = 0x06
 
 _NEW_NAMESPACES: Final = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
+_SAME_PARENT: Final = 0x8000
+"""CLONE_PARENT: would give the handler's parent, the zygote, a child that it does not know of. A pid
+namespace does not end before the parent of each of its processes has reaped it."""
 
 _UNIX, _INET, _INET6 = 1, 2, 10
 _STREAM, _DATAGRAM, _SEQPACKET = 1, 2, 5
@@ -111,7 +114,7 @@ def handler_filter(*, unix_sockets: bool, memory_files: bool = True) -> bytes:
     conditional = {
         "clone": [
             _load(_argument(0)),
-            Instruction(IF_ANY_BIT, 0, 1, _NEW_NAMESPACES),
+            Instruction(IF_ANY_BIT, 0, 1, _NEW_NAMESPACES | _SAME_PARENT),
             _return(refuse(errno.EPERM)),
             _return(ALLOW),
         ],
