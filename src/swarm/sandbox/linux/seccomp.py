@@ -37,7 +37,7 @@ RETURN: Final = 0x06
 _NEW_NAMESPACES: Final = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
 _SAME_PARENT: Final = 0x8000
-"""CLONE_PARENT: would give the handler's parent, the zygote, a child that it does not know of. A pid
+"""CLONE_PARENT: would give the zygote, who is the handler's parent, a child unknown to it. A pid
 namespace does not end before the parent of each of its processes has reaped it."""
 
 _UNIX, _INET, _INET6 = 1, 2, 10
