@@ -16,6 +16,7 @@ With ``--json`` an error is also an object on standard output: ``{"error": {...}
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sys
 import tempfile
@@ -143,16 +144,22 @@ def _crash(error: Exception, options: Globals) -> SwarmError:
 
 def _keep(text: str, home: Path) -> Path:
     """Write a crash report below the home, else to the temporary folder; keep the newest only."""
-    name = f"crash-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}.txt"
+    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    name = f"crash-{moment}-{os.getpid()}-{secrets.token_hex(3)}.txt"
     text = f"swarm {__version__}, python {sys.version}\n{clean(' '.join(sys.argv))}\n\n{text}"
     for folder in (home / "registry" / "logs", Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for old in sorted(folder.glob("crash-*.txt"))[: 1 - MAX_CRASH_FILES]:
+            # In the temporary folder there are others' too.
+            own = [
+                path for path in folder.glob("crash-*.txt") if path.lstat().st_uid == os.geteuid()
+            ]
+            for old in sorted(own)[: 1 - MAX_CRASH_FILES]:
                 old.unlink(missing_ok=True)
-            # What was typed may hold secrets: for nobody else to read.
-            (folder / name).touch(mode=0o600)
-            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            # What was typed may hold secrets: for nobody else to read, and through nobody's link.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with os.fdopen(os.open(folder / name, flags, 0o600), "wb") as file:
+                file.write(text.encode(errors="backslashreplace"))
         except OSError:
             continue
         return folder / name

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -134,3 +136,20 @@ def test_an_unexpected_exception_without_a_usable_home(
     captured = capsys.readouterr()
     assert "crash-" in captured.err
     assert "Traceback" in captured.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_crash_files_of_other_users_are_left_alone(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They cannot be deleted in the shared temporary folder, and must not keep ours from it."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SWARM_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for number in range(MAX_CRASH_FILES + 5):
+        path = tmp_path / f"crash-2000-{number:02}.txt"
+        path.touch()
+        os.chown(path, 12345, 12345)
+    assert execute(raising(ValueError("odd")), "swarm", []) == 1
+    assert f"{tmp_path}/crash-" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("crash-2000-*.txt"))) == MAX_CRASH_FILES + 5
