@@ -69,11 +69,12 @@ class FirecrackerMonitor:
 
     def __init__(self) -> None:
         self._program = find_firecracker()
-        self._version = _version(self._program)
+        self.version = _version(self._program)
+        """What Firecracker says of itself."""
 
     def identity(self) -> list[str]:
         calls = [*api.boot_calls(0), *api.restore_calls()]
-        return [self._version, *(f"{call.path} {call.body}" for call in calls)]
+        return [self.version, *(f"{call.path} {call.body}" for call in calls)]
 
     async def boot(self, plan: MachinePlan) -> FirecrackerMachine:
         with plan.image.vmlinux.open("rb") as kernel, plan.image.initramfs.open("rb") as initramfs:

@@ -81,13 +81,16 @@ def choose_monitor(settings: Settings, image: Image) -> Monitor:
     Raises:
         SandboxUnavailable: it cannot be run here.
     """
-    chosen = settings.microvm_monitor
-    if chosen == "auto":
-        chosen = "firecracker" if shutil.which(PROGRAM) is None and can_run() else "qemu"
-    if chosen == "firecracker":
+    if _is_firecracker_chosen(settings):
         return FirecrackerMonitor()
     version = qemu_version()
     return QemuMonitor(choose_accelerator(settings, image, version), version)
+
+
+def _is_firecracker_chosen(settings: Settings) -> bool:
+    if settings.microvm_monitor == "auto":
+        return shutil.which(PROGRAM) is None and can_run()
+    return settings.microvm_monitor == "firecracker"
 
 
 def boots(accelerator: Accelerator, image: Image, seconds: float = _KVM_SECONDS) -> bool:
@@ -111,13 +114,14 @@ def boots(accelerator: Accelerator, image: Image, seconds: float = _KVM_SECONDS)
 
 def probe_microvm(settings: Settings) -> list[LayerReport]:
     """Rows on this level for ``swarm doctor``. None is required unless an agent asks for it."""
-    rows = []
+    is_firecracker = _is_firecracker_chosen(settings)
+    name = "microvm-firecracker" if is_firecracker else "microvm-qemu"
     version = None
     try:
-        version = qemu_version()
-        rows.append(LayerReport("microvm-qemu", False, True, version))
+        version = FirecrackerMonitor().version if is_firecracker else qemu_version()
+        rows = [LayerReport(name, False, True, version)]
     except SandboxUnavailable as error:
-        rows.append(LayerReport("microvm-qemu", False, False, error.message, error.remedy))
+        rows = [LayerReport(name, False, False, error.message, error.remedy)]
     try:
         image = find_image(settings)
     except SandboxUnavailable as error:
@@ -125,7 +129,7 @@ def probe_microvm(settings: Settings) -> list[LayerReport]:
         return rows
     text = f"Linux {image.kernel_version}, Python {image.python_version} ({image.folder})"
     rows.append(LayerReport("microvm-image", False, True, text))
-    if version is not None:
+    if version is not None and not is_firecracker:
         rows.append(_accelerator_row(choose_accelerator(settings, image, version)))
     return rows
 
