@@ -138,6 +138,10 @@ def _weak_calls(without: frozenset[str], original: Any) -> _Altered:
         if option not in options:
             original.prctl(option, *arguments)
 
+    def drop_bounding_set(last_capability: int) -> None:
+        if not options & _DROPS:
+            original.drop_bounding_set(last_capability)
+
     def set_capabilities(mask: int) -> None:
         if mask or "capabilities" not in without:
             original.set_capabilities(mask)
@@ -146,6 +150,7 @@ def _weak_calls(without: frozenset[str], original: Any) -> _Altered:
         "unshare": unshare,
         "join_namespaces": join_namespaces,
         "prctl": prctl,
+        "drop_bounding_set": drop_bounding_set,
         "set_capabilities": set_capabilities,
     }
     if "read-only" in without:
