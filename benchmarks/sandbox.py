@@ -2,16 +2,18 @@
 
 One run of this program compares, on this machine and taking turns, so that whatever else it does
 hits all alike: a plain `python -I`, bubblewrap around it (where there is one), a sandbox built when
-it is called, and one from the pool. Latency is from the call to its reply; every row of a sandbox
-takes one of its own for each call, and its rate pays for those that the pool builds ahead. On a
-machine with other work, compare rows, and the processor time, which counts what the sandbox's
-processes, its zygote and its host use (but not what the kernel does on its own threads).
+it is called, one that no package was bound to before (a package's first call), and one from the
+pool. Latency is from the call to its reply; every row of a sandbox takes one of its own for each
+call, and its rate pays for those that the pool builds ahead. On a machine with other work, compare
+rows, and the processor time, which counts what the sandbox's processes, its zygote and its host use
+(but not what the kernel does on its own threads).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import resource
 import shutil
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swarm.kernel.errors import SandboxUnavailable
@@ -118,15 +120,17 @@ class Row:
     name: str
     sample: Sample
     kernel: NamespaceBackend | None = None
-    pool: PooledBackend | None = None
+    ready: Callable[[], int] | None = None
+    """How many sandboxes wait for what is measured."""
     has_rate: bool = True
     has_cpu: bool = True
     """Whether its processes are all waited for, so that their processor time is told."""
 
     async def settle(self) -> None:
         """Wait until what is measured next can be a hit."""
-        if self.pool is not None:
-            await until_ready(self.pool)
+        async with asyncio.timeout(60):
+            while self.ready is not None and self.ready() == 0:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0.002)
         await asyncio.sleep(SETTLE_SECONDS)
 
     def cpu_seconds(self) -> float:
@@ -182,13 +186,6 @@ def say_latency(name: str, samples: list[float], plain: float) -> None:
     say(f"{name}, ms", text)
 
 
-async def until_ready(pool: PooledBackend) -> None:
-    """Until the pool has something: what is measured is a hit."""
-    async with asyncio.timeout(60):
-        while pool.ready == 0:  # noqa: ASYNC110 - the pool tells nobody
-            await asyncio.sleep(0.002)
-
-
 async def say_idle_memory(settings: Settings, request: SandboxRequest) -> None:
     """What sandboxes that wait for their call occupy, as their share of what they map (PSS)."""
     kernel = NamespaceBackend(settings)
@@ -212,32 +209,55 @@ async def say_idle_memory(settings: Settings, request: SandboxRequest) -> None:
     await kernel.close()
 
 
-def rows_of(settings: Settings, folder: Path) -> list[Row]:
-    """Every row; the first is what the others are compared with."""
+def rows_of(settings: Settings, folder: Path) -> tuple[list[Row], list[PooledBackend]]:
+    """Every row, and what is to be closed; the first row is what the others are compared with."""
     python = str(python_program().program)
     rows = [Row("plain python -I", lambda: execute([python, "-I", "-c", CODE]))]
     if wrapped := bubblewrap(python):
         rows.append(Row("bubblewrap + python -I", lambda: execute(wrapped), has_cpu=False))
+    pools = []
     for runtime in ("python", "node") if has_node(settings) else ("python",):
-        rows += sandbox_rows(settings, request_of(folder, runtime))
-    return rows
+        found, made = sandbox_rows(settings, request_of(folder, runtime))
+        rows += found
+        pools += made
+    return rows, pools
 
 
-def sandbox_rows(settings: Settings, request: SandboxRequest) -> list[Row]:
-    """Built when it is called, and taken from a pool."""
-    name, is_python = request.program.runtime, request.program.runtime == "python"
+def sandbox_rows(
+    settings: Settings, request: SandboxRequest
+) -> tuple[list[Row], list[PooledBackend]]:
+    """Built when it is called; the first call of a package, bound to a blank; from the pool."""
     never = settings.model_copy(update={"pool_ready_per_package": 0})
-    cold, kernel = NamespaceBackend(never), NamespaceBackend(settings)
-    no_pool, pool = PooledBackend(cold, never), PooledBackend(kernel, settings)
-    return [
-        Row(f"{name}, cold sandbox", lambda: invoke(no_pool, request), cold, None, is_python),
-        Row(f"{name}, pooled sandbox", lambda: invoke(pool, request), kernel, pool, is_python),
+    numbers = itertools.count()
+    cold, blank, warm = kernels = [NamespaceBackend(each) for each in (never, settings, settings)]
+    made = [
+        PooledBackend(kernel, each)
+        for kernel, each in zip(kernels, (never, settings, settings), strict=True)
     ]
+    cold_pool, blank_pool, pool = made
+
+    async def call_first() -> None:
+        program = replace(request.program, digest=f"bench-{next(numbers)}")
+        await invoke(blank_pool, replace(request, program=program))
+
+    name, has_rate = request.program.runtime, request.program.runtime == "python"
+    rows = [
+        Row(f"{name}, cold sandbox", lambda: invoke(cold_pool, request), cold, None, has_rate),
+        Row(f"{name}, blank sandbox", call_first, blank, lambda: blank.blanks.ready, False),
+        Row(
+            f"{name}, pooled sandbox",
+            lambda: invoke(pool, request),
+            warm,
+            lambda: pool.ready,
+            has_rate,
+        ),
+    ]
+    return rows, made
 
 
 async def measure(settings: Settings, folder: Path, rounds: int, seconds: float) -> None:
     """Print every row."""
-    rows = rows_of(settings, folder)
+    rows, pools = rows_of(settings, folder)
     for row in rows:
         for _ in range(3):
             await row.sample()
@@ -253,9 +273,8 @@ async def measure(settings: Settings, folder: Path, rounds: int, seconds: float)
             used = f", {cpu:.2f} ms of processors each" if row.has_cpu else ""
             figure = f"{found:8.0f} per second ({found / base:.2f} x){used}"
             say(f"{row.name}, {at_once} at once", figure)
-    for backend in (row.pool or row.kernel for row in rows):
-        if backend is not None:
-            await backend.close()
+    for pool in pools:
+        await pool.close()
     await say_idle_memory(settings, request_of(folder, "python"))
 
 

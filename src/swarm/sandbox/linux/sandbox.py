@@ -191,6 +191,9 @@ class NamespaceSandbox:
         self._is_destroyed = True
         parts = self._parts
         self._unwatch_memory()
+        # First of all: whoever lets go of them last takes the sandbox's file systems down.
+        close_all(self._descriptors)
+        self._descriptors.clear()
         if self._ending is not None:
             await self._ending
         elif parts.process is not None:
@@ -199,11 +202,11 @@ class NamespaceSandbox:
             await self._proxy.close()
         parts.session.close()
         parts.channel.close()
+        # What came with the first message, unless it was taken above.
         first = parts.channel.first.result()
-        if first is not None and not self._descriptors:
-            self._descriptors = first[1]
-        close_all(self._descriptors)
-        self._descriptors = []
+        if first is not None:
+            close_all(first[1])
+            first[1].clear()
         if parts.group is not None:
             parts.group.remove()
         self._on_destroyed(self)
