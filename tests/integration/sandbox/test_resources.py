@@ -16,6 +16,7 @@ from swarm.sandbox.linux.backend import NamespaceBackend
 from swarm.sandbox.linux.cgroups import find_tree
 from swarm.sandbox.ports import Outcome
 from tests.contract.sandbox.calling import CONTEXT, MEBIBYTE, Caller, RecordingServices, limits
+from tests.contract.sandbox.groups import below
 
 EAT = "def handler(i):\n    kept = []\n    while True: kept.append(bytearray(4 << 20))\n"
 EAT_IN_NODE = (
@@ -155,12 +156,12 @@ async def test_nothing_is_left_after_many_calls(call: Caller) -> None:
     tree = find_tree()
     if tree is not None:
         tree.close()
-    before = (processes(), mounts(), groups())
+    before = (processes(), mounts(), below(os.getpid()))
     zygote = call_zygote(call)
     outside, inside = descriptors(), descriptors(zygote)
     for _ in range(20):
         await call.run(request, {})
-    assert (processes(), mounts(), groups()) == before
+    assert (processes(), mounts(), below(os.getpid())) == before
     # Fewer is fine: what an earlier test left is closed when its other end notices.
     assert descriptors() <= outside
     assert descriptors(zygote) == inside
@@ -332,7 +333,3 @@ def opened(pid: int) -> list[str]:
 
 def mounts() -> str:
     return Path("/proc/self/mountinfo").read_text()
-
-
-def groups() -> set[Path]:
-    return set(Path("/sys/fs/cgroup").glob(f"**/swarm-{os.getpid()}-*/*/"))

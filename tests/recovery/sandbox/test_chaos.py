@@ -22,8 +22,8 @@ from swarm.sandbox.pool import PooledBackend
 from swarm.sandbox.ports import Outcome
 from tests.conftest import Scale
 from tests.contract.sandbox.calling import Caller
+from tests.contract.sandbox.groups import groups, members
 from tests.recovery.sandbox import full_disk, traffic
-from tests.recovery.sandbox.groups import groups, members
 
 DEADLINE_SECONDS = 60
 PROGRAM_ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -20,7 +20,7 @@ from swarm.sandbox.pool import PooledBackend
 from swarm.sandbox.ports import Outcome
 from tests.conftest import Scale
 from tests.contract.sandbox.calling import MEBIBYTE, Caller, limits
-from tests.recovery.sandbox.groups import below, members
+from tests.contract.sandbox.groups import below, members
 
 AT_ONCE = 4
 MOST_SANDBOXES = AT_ONCE + 8 + 2 * 2 + 2
