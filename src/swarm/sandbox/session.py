@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from swarm.sandbox.ports import GuestServices, Limits
 from swarm.sandbox.wire import Answer, HostWire
 
 _CHUNK: Final = 64 * 1024
+_SO_PASSRIGHTS: Final = 83
 _PIPE_BYTES: Final = 1024 * 1024
 """As much as a pipe may hold: who goes on writing while it is emptied is not read for ever."""
 
@@ -49,10 +51,23 @@ class HostEnds:
 def open_ends() -> tuple[HostEnds, GuestEnds]:
     """A socket pair and two pipes."""
     host, guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    refuse_descriptors(host)
     (stdout, stdout_writer), (stderr, stderr_writer) = (os.pipe2(os.O_CLOEXEC) for _ in range(2))
     os.set_blocking(stdout, False)
     os.set_blocking(stderr, False)
     return HostEnds(host, stdout, stderr), GuestEnds(guest.detach(), stdout_writer, stderr_writer)
+
+
+def refuse_descriptors(host: socket.socket) -> None:
+    """Have the kernel refuse descriptors that a guest sends, where it can (Linux 6.16).
+
+    The host would not take them, so it would close them, and what that takes is the guest's choice.
+    """
+    try:
+        host.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise
 
 
 class GuestSession:

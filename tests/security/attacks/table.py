@@ -393,6 +393,15 @@ _LEAKS: Final = (
     Attack("leaks-control-group", (_wall("cgroup-namespace"),), NOTHING),
 )
 
-_WIRE: Final = (Attack("wire-lingering-socket", (SECCOMP,), DENIED, network=True),)
+_WIRE: Final = (
+    Attack(
+        "wire-lingering-socket",
+        (SECCOMP,),
+        DENIED,
+        # Not every kernel can do that.
+        adversity=_wall("refused-descriptors"),
+        network=True,
+    ),
+)
 
 ATTACKS: Final = (*_FILES, *_PROCESSES, *_KERNEL, *_NETWORK, *_PRIVILEGE, *_LEAKS, *_WIRE)

@@ -7,10 +7,11 @@ zygote lacks some layers (``weak_zygote``).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from swarm.engine.trees import materialise_tree
 from swarm.kernel.errors import SwarmError
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.kernel.settings import Settings
+from swarm.sandbox import session
 from swarm.sandbox.interpreters import python_program
 from swarm.sandbox.linux import plan, zygote_client
 from swarm.sandbox.linux.backend import NamespaceBackend
@@ -182,7 +184,8 @@ class Worker:
         try:
             name = _zygote_name(without)
             backend = self._backend(name, without)
-            sandbox = await backend.prepare(self._request(order, without))
+            with _host_without(without):
+                sandbox = await backend.prepare(self._request(order, without))
         except SwarmError as error:
             return {"unavailable": str(error)}
         targets = {**self._targets_of(name), **order["targets"]}
@@ -314,6 +317,18 @@ class Worker:
             return {"content": str(materialise_tree(self._artifacts, self._folder, reference))}
         except SwarmError as error:
             return {"refused": error.message}
+
+
+@contextlib.contextmanager
+def _host_without(layers: frozenset[str]) -> Iterator[None]:
+    """Take out what is the host's part."""
+    refuse = session.refuse_descriptors
+    if "refused-descriptors" in layers:
+        session.refuse_descriptors = lambda host: None
+    try:
+        yield
+    finally:
+        session.refuse_descriptors = refuse
 
 
 def _zygote_name(without: frozenset[str]) -> str:
