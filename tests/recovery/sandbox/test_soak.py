@@ -25,7 +25,7 @@ from tests.contract.sandbox.groups import below, members
 AT_ONCE = 4
 MOST_SANDBOXES = AT_ONCE + 8 + 2 * 2 + 2
 """Called, taken apart, ready for either request, being built ahead."""
-ALLOWED_GROWTH_BYTES = 8 * MEBIBYTE
+ALLOWED_GROWTH_BYTES = 4 * MEBIBYTE
 WARMING = 200
 """Invocations before the first look: what is set up once, is."""
 
