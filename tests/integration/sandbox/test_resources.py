@@ -167,6 +167,27 @@ async def test_nothing_is_left_after_many_calls(call: Caller) -> None:
     assert descriptors(zygote) == inside
 
 
+async def test_a_preparation_that_is_cancelled_leaves_nothing(call: Caller) -> None:
+    request = call.request("def handler(i): return {}")
+    await call.run(request, {})
+    before, open_before = (processes(), below(os.getpid())), descriptors()
+    for steps in range(60):
+        task = asyncio.create_task(call.backend.prepare(request))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if task.done():
+            await task.result().destroy()
+            continue
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    async with asyncio.timeout(30):
+        # What was cancelled before it had a plan ends by itself, in its own time.
+        while (processes(), below(os.getpid())) != before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert descriptors() <= open_before
+
+
 async def test_an_answer_counts_though_the_end_is_heard_first(call: Caller) -> None:
     """A busy host learns that a sandbox has ended before it has read what was sent from it."""
     code = """

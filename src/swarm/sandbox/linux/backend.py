@@ -71,23 +71,26 @@ class NamespaceBackend:
         blank = None if niceness else self.blanks.take(zygote, owners)
         if blank is None:
             blank = await Blank.spawn(zygote, owners)
-        session = GuestSession(request.limits)
-        await session.attach(blank.ends)
-        parts = Parts(
-            request=request,
-            settings=self._settings,
-            zygote=zygote,
-            session=session,
-            channel=blank.channel,
-            process=blank.process,
-            group=None
-            if self._tree is None
-            else self._tree.create(blank.process.id, request.limits),
-            layers=self._layers(zygote),
-            # Undone by uid, which reaches all its threads, so it must have a uid of its own.
-            niceness=niceness if facts.uids and facts.raises_priority else 0,
-        )
-        sandbox = NamespaceSandbox(blank.process.id, parts, self._sandboxes.discard)
+        try:
+            session = GuestSession(request.limits)
+            await session.attach(blank.ends)
+            tree, sandbox_id = self._tree, blank.process.id
+            parts = Parts(
+                request=request,
+                settings=self._settings,
+                zygote=zygote,
+                session=session,
+                channel=blank.channel,
+                process=blank.process,
+                group=None if tree is None else tree.create(sandbox_id, request.limits),
+                layers=self._layers(zygote),
+                # Undone by uid, which reaches all its threads, so it must have a uid of its own.
+                niceness=niceness if facts.uids and facts.raises_priority else 0,
+            )
+        except BaseException:
+            blank.close()
+            raise
+        sandbox = NamespaceSandbox(sandbox_id, parts, self._sandboxes.discard)
         self._sandboxes.add(sandbox)
         try:
             files = [] if parts.group is None else [str(path) for path in parts.group.process_files]
