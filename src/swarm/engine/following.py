@@ -8,8 +8,30 @@ from swarm.engine.events import RunEvent
 from swarm.store.records import RunRecord, StepRecord, StepState
 
 
-def recorded_events(steps: Iterable[StepRecord], told: set[str]) -> Iterator[RunEvent]:
-    """The events that tell how far a run has come; ended steps are added to ``told``."""
+class Told:
+    """What a follower has been told, so that it is told once, by whomever."""
+
+    def __init__(self) -> None:
+        self._ended: set[str] = set()
+        self._started: set[tuple[str, int]] = set()
+
+    def is_new(self, event: RunEvent) -> bool:
+        """Whether the event says something that was not told; from now on it was."""
+        step = event.step_id or ""
+        if event.kind == "step.finished":
+            is_new = step not in self._ended
+            self._ended.add(step)
+        elif event.kind == "step.started":
+            attempt = (step, event.data["attempt"])
+            is_new = attempt not in self._started
+            self._started.add(attempt)
+        else:
+            is_new = True
+        return is_new
+
+
+def recorded_events(steps: Iterable[StepRecord]) -> Iterator[RunEvent]:
+    """The events that tell how far a run has come."""
     for step in steps:
         if step.status is StepState.RUNNING:
             yield RunEvent(
@@ -22,8 +44,7 @@ def recorded_events(steps: Iterable[StepRecord], told: set[str]) -> Iterator[Run
                 },
                 time=step.started_at or "",
             )
-        elif step.status.is_final and step.step_id not in told:
-            told.add(step.step_id)
+        elif step.status.is_final:
             yield RunEvent(
                 step.run_id,
                 "step.finished",

@@ -34,6 +34,10 @@ class Subscription:
         self._closed = True
         self._arrived.set()
 
+    def waiting_steps(self) -> frozenset[str]:
+        """The steps of which there are events that have not been received."""
+        return frozenset(event.step_id for event in self._events if event.step_id is not None)
+
     async def __aiter__(self) -> AsyncIterator[RunEvent]:
         while True:
             while self._events:
@@ -59,6 +63,10 @@ class EventHub:
         for subscription in self._subscriptions.get(event.run_id, ()):
             subscription.put(numbered)
         return numbered
+
+    def has_begun(self, run_id: str) -> bool:
+        """Whether anything was published of a run that is driven here."""
+        return run_id in self._sequence
 
     def subscribe(self, run_id: str) -> Subscription:
         subscription = Subscription()

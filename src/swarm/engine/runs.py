@@ -18,7 +18,7 @@ from swarm.engine.creation import RunCreator, closed_steps, reopened_steps
 from swarm.engine.driver import RunDriver
 from swarm.engine.events import RunEvent
 from swarm.engine.files import FileAccess
-from swarm.engine.following import finished_event, recorded_events
+from swarm.engine.following import Told, finished_event, recorded_events
 from swarm.engine.hub import EventHub, Subscription
 from swarm.engine.invocations import Invoker
 from swarm.engine.logs import RunLog, read_log
@@ -35,7 +35,14 @@ from swarm.kernel.home import Home
 from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import Settings
 from swarm.store.ports import ArtifactStore, Store
-from swarm.store.records import RunChanges, RunFilter, RunRecord, RunState
+from swarm.store.records import (
+    RunChanges,
+    RunFilter,
+    RunRecord,
+    RunState,
+    StepRecord,
+    StepState,
+)
 
 
 class RunService(Runs):
@@ -203,23 +210,22 @@ class RunService(Runs):
     # -- following -------------------------------------------------------------------------------
 
     async def follow(self, run_id: str) -> AsyncIterator[RunEvent]:
-        told: set[str] = set()
+        told = Told()
         while True:
+            comes_late = self._hub.has_begun(run_id)
             subscription = self._hub.subscribe(run_id)
             try:
                 run = await self.get(run_id)
-                for event in recorded_events(await self._store.list_steps(run_id), told):
+                recorded = await self._missed_steps(run, subscription, comes_late=comes_late)
+                for event in filter(told.is_new, recorded_events(recorded)):
                     yield event
                 if run.status.is_final:
                     yield finished_event(run)
                     return
                 source = self._live_events(run, subscription)
                 async for event in source:
-                    if event.kind == "step.finished":
-                        if event.step_id in told:
-                            continue
-                        told.add(event.step_id or "")
-                    yield event
+                    if told.is_new(event):
+                        yield event
                     if event.kind == "run.finished":
                         return
             finally:
@@ -227,6 +233,25 @@ class RunService(Runs):
             latest = await self.get(run_id)
             if not latest.status.is_final and latest.owner == run.owner:
                 return
+
+    async def _missed_steps(
+        self, run: RunRecord, subscription: Subscription, *, comes_late: bool
+    ) -> list[StepRecord]:
+        """The steps that the journal must tell a follower of.
+
+        The journal runs ahead of what is published. Who hears a run from its start on, or has heard
+        of a step since, is told by that, and in order.
+        """
+        steps = await self._store.list_steps(run.id)
+        if run.status.is_final:
+            return steps
+        heard = subscription.waiting_steps()
+        hears_all = run.id in self._tasks and not comes_late
+        return [
+            step
+            for step in steps
+            if step.step_id not in heard and not (hears_all and step.status is StepState.RUNNING)
+        ]
 
     async def _live_events(
         self, run: RunRecord, subscription: Subscription

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from swarm.bootstrap.assembly import Swarm
 from swarm.engine.api import RunRequest
 from swarm.kernel.errors import InputError, NotFoundError, RefusedError
-from swarm.store.records import RunRecord, RunState, StepState
+from swarm.store.records import RunRecord, RunState, StepRecord, StepState
 
 Start = Callable[..., Awaitable[RunRecord]]
 """Starts a run of a workflow given as text; see the fixtures ``start`` and ``finish``."""
@@ -244,6 +245,35 @@ steps:
     late = [event async for event in swarm.runs.follow(run.id)]
     assert [event.step_id for event in late if event.kind == "step.finished"] == ["a", "b"]
     assert late[-1].data["status"] == "succeeded"
+
+
+async def test_who_follows_from_before_the_start_hears_of_each_step_once(
+    swarm: Swarm, finish: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much of the run happens between the follower's ear and its look at the journal."""
+    gate = tmp_path / "gate"
+    step = f"{{id: a, agent: actor, inputs: {{wait_for: {gate}}}}}"
+    gate.touch()
+    ended = await finish(f"steps: [{step}]")
+    gate.unlink()
+    run = await swarm.runs.retry(ended.id)
+    look = swarm.store.list_steps
+
+    async def look_late(run_id: str) -> list[StepRecord]:
+        monkeypatch.undo()
+        await swarm.runs.start(run_id)
+        while (found := await look(run_id))[0].status is not StepState.RUNNING:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        return found
+
+    monkeypatch.setattr(swarm.store, "list_steps", look_late)
+    heard = []
+    async for event in swarm.runs.follow(run.id):
+        heard.append(event.kind)
+        if event.kind == "step.started":
+            gate.touch()
+    states = [kind for kind in heard if kind.startswith(("run.", "step."))]
+    assert states == ["run.started", "step.started", "step.finished", "run.finished"]
 
 
 async def test_every_end_state_of_a_step_is_final() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from swarm.kernel.json import JsonObject
@@ -78,6 +78,7 @@ def test_content_must_be_what_was_announced(folder: int) -> None:
     handover.close()
 
 
+@example({"path": "\x80"})
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=12) | st.integers() | st.none()))
 def test_nonsense_is_refused_and_harms_nothing(nonsense: dict[str, str | int | None]) -> None:
     handover = Handover(-1, 10, 10)

@@ -7,7 +7,6 @@ links, so nothing lands outside; what is too much, or of another kind, is refuse
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from typing import Final
 
@@ -125,7 +124,7 @@ def _parts(value: object) -> list[bytes]:
 def _decode(value: object) -> bytes:
     try:
         data = base64.b64decode(value if isinstance(value, str) else "", validate=True)
-    except binascii.Error:
+    except ValueError:  # Not base64, or not even ASCII.
         data = b""
     if not data or b"\0" in data:
         raise HandoverError("a path that is none")
