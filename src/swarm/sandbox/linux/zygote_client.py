@@ -38,8 +38,6 @@ class HandlerEnd:
     """Its wait status; None when it did not end by itself."""
     cpu_seconds: float
     """Its own and of all that it waited for, from its making on."""
-    is_last: bool
-    """Whether it left nothing behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +220,7 @@ class Zygote:
             spawned.uid = message["uid"]
             spawned.started.set_result(None)
         elif message["event"] == "ended":
-            end = HandlerEnd(message["status"], message["cpu_seconds"], message["is_last"])
+            end = HandlerEnd(message["status"], message["cpu_seconds"])
             spawned.handler_ended.set_result(end)
         elif message["event"] == "exited":
             self._end(spawned, Ended(message["status"]))

@@ -205,7 +205,6 @@ class Zygote:
                 "id": sandbox.id,
                 "status": status if is_own_end else None,
                 "cpu_seconds": usage.ru_utime + usage.ru_stime,
-                "is_last": is_own_end and not _has_children(sandbox.init_pid),
             },
         )
         if not sandbox.is_killed:
@@ -291,14 +290,6 @@ def _is_dying(pid: int) -> bool:
     """Whether a process, by the host's pid, is on its way out (``PF_EXITING``, ``proc(5)``)."""
     flags = int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[6])
     return bool(flags & 0x4)
-
-
-def _has_children(pid: int) -> bool:
-    """Whether a process, by the host's pid, has any; True where the kernel does not say."""
-    try:
-        return bool(_read(f"/proc/{pid}/task/{pid}/children"))
-    except FileNotFoundError:
-        return True
 
 
 def _read(path: str) -> bytes:
