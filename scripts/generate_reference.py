@@ -35,7 +35,7 @@ from swarm.expressions.template import compile_template
 from swarm.expressions.vocabulary import FILTERS, FILTERS_TO_MAP, TESTS, Word
 from swarm.kernel import errors
 from swarm.kernel.json import JsonObject
-from swarm.kernel.settings import ENVIRONMENT_PREFIX, SECRET_PREFIX, Settings
+from swarm.kernel.settings import ENVIRONMENT_PREFIX, MASTER_KEY_VARIABLE, SECRET_PREFIX, Settings
 from swarm.store.sqlite.migration import MIGRATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,8 +129,13 @@ def settings_page() -> str:
             [
                 (
                     f"`{SECRET_PREFIX}<NAME>`",
-                    "The secret `<NAME>`, until secrets are kept in the database. An agent gets "
-                    "it only if its manifest requests it and the request was granted.",
+                    "The secret `<NAME>`; it overrides what `swarm secret set` stored. An agent "
+                    "gets it only if its manifest requests it and the request was granted.",
+                ),
+                (
+                    f"`{MASTER_KEY_VARIABLE}`",
+                    "The master key of secrets: 32 bytes as base64, or several with commas between "
+                    "them, the newest first. See `master_key_source`.",
                 ),
                 ("`NO_COLOR`, `FORCE_COLOR`", "No colours, or colours even in a pipe."),
             ],

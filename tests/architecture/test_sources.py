@@ -18,6 +18,9 @@ OTHERS = [path for path in SOURCES if path not in PRODUCT]
 LATE_LOADERS = {
     # The table of commands names modules as text and loads one when its command is called.
     "src/swarm/cli/lazy.py": frozenset({"load"}),
+    # Cryptography is loaded when the first stored secret is read; the keyring when it is chosen.
+    "src/swarm/bootstrap/secrets.py": frozenset({"load_vault_maker"}),
+    "src/swarm/vault/key_sources.py": frozenset({"load_keyring"}),
     # Inside a sandbox, an agent's own code is imported for the call.
     "src/swarm/sandbox/guest/handlers.py": frozenset({"load_handler"}),
     # Programs of their own, which import themselves as a package; the zygote also what it shares.

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from swarm.bootstrap.backends import Backends
+from swarm.bootstrap.secrets import StoredSecrets
 from swarm.dispatch.local_hosts import LocalHosts
 from swarm.engine.invocations import Invoker
 from swarm.engine.invoker import DirectInvoker
@@ -63,7 +64,7 @@ async def open_swarm(settings: Settings, *, role: str) -> AsyncIterator[Swarm]:
         workflows = WorkflowCatalog(store, agents, settings)
         hosts = LocalHosts(home.hosts)
         pins = Pins(store, agents, workflows, settings.expression_fuel)
-        invoker = Invoker(backends, settings)
+        invoker = Invoker(backends, settings, StoredSecrets(store, home, settings))
         runs = RunService(
             store=store,
             artifacts=artifacts,

@@ -51,12 +51,27 @@ SANDBOX = {
     "build-image": _command("sandbox:build", "Build the image of virtual machines."),
 }
 
+SECRET = {
+    "set": _command("secret:set_", "Store a secret, read from standard input or a prompt."),
+    "get": _command("secret:get", "Print a secret's value."),
+    "list": _command("secret:list_", "List the secrets, without their values."),
+    "delete": _command("secret:delete", "Delete a secret."),
+    "rotate": _command(
+        "secret_rotate:rotate", "Encrypt every secret's key under a new master key."
+    ),
+    "import": _command("secret_transfer:import_", "Store the secrets of a JSON document."),
+    "export": _command("secret_transfer:export", "Write secrets, readable, as a JSON document."),
+}
+
 RUN = _command("run:run", "Run a workflow and show its progress.", _RUN)
 
 ROOT = {
     "agent": Entry("Make, check, register and call agents.", commands=AGENT, section=_DEFINE),
     "workflow": Entry(
         "Make, check, register and draw workflows.", commands=WORKFLOW, section=_DEFINE
+    ),
+    "secret": Entry(
+        "Store, list and rotate the secrets of agents.", commands=SECRET, section=_DEFINE
     ),
     "run": RUN,
     "runs": Entry("List, inspect and steer runs.", commands=RUNS, section=_RUN),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from swarm.definitions.agent import AgentDefinition
 from swarm.definitions.values import check_values, is_secret_reference
 from swarm.engine.files import FileAccess, collect_outputs, handler_inputs
-from swarm.engine.secrets import EnvironmentSecrets, SecretLeaf, with_secrets
+from swarm.engine.secrets import InvocationSecrets, SecretLeaf, SecretReader, with_secrets
 from swarm.kernel.clock import now_text
 from swarm.kernel.errors import (
     InputError,
@@ -129,11 +129,27 @@ def effective_isolation(agent: PinnedAgent, chosen: Isolation, step: str | None)
 class Invoker:
     """Runs invocations in the sandboxes of this process, at most so many at once."""
 
-    def __init__(self, backend: Callable[[Isolation], SandboxBackend], settings: Settings) -> None:
-        """``backend(level)`` gives a backend, or raises SandboxUnavailable."""
+    def __init__(
+        self,
+        backend: Callable[[Isolation], SandboxBackend],
+        settings: Settings,
+        stored: SecretReader | None = None,
+    ) -> None:
+        """``backend(level)`` gives a backend, or raises SandboxUnavailable; ``stored`` are the
+        home's secrets."""
         self._backend = backend
         self._settings = settings
+        self._stored = stored
         self._places = asyncio.Semaphore(settings.max_concurrent_invocations)
+
+    def secrets(self, agent: PinnedAgent, workflow: str | None = None) -> InvocationSecrets:
+        """What one invocation of the agent, in a run of ``workflow``, may read."""
+        return InvocationSecrets(
+            agent.granted.get("secrets", ()),
+            self._stored,
+            workflow=workflow,
+            project_id=agent.record.project_id,
+        )
 
     async def invoke(self, agent: PinnedAgent, call: Call, services: AgentServices) -> Completed:
         """Run the agent once. What the agent does wrong is in the result, never raised.
@@ -177,7 +193,7 @@ class Invoker:
     ) -> Completed:
         isolated = sandbox.isolation is not Isolation.NONE
         inputs = handler_inputs(call.inputs, mounts, isolated)
-        inputs = services.with_secrets(inputs, call.secrets)
+        inputs = await services.with_secrets(inputs, call.secrets)
         result = await sandbox.call(inputs, call.context, services)
         if result.outcome is Outcome.OK:
             result = await self._checked_result(agent, call, sandbox, result)
@@ -221,7 +237,7 @@ class Invoker:
 class AgentServices(GuestServices):
     """The host's side of ``context``: answers secrets, and masks them in what comes back."""
 
-    def __init__(self, secrets: EnvironmentSecrets, listener: GuestListener) -> None:
+    def __init__(self, secrets: InvocationSecrets, listener: GuestListener) -> None:
         self._secrets = secrets
         self._listener = listener
 
@@ -236,12 +252,16 @@ class AgentServices(GuestServices):
 
     async def request(self, method: str, params: JsonObject) -> JsonValue:
         if method == "secret":
-            return self._secrets.read(str(params.get("name", "")))
+            return await self._secrets.read(str(params.get("name", "")))
         raise RefusedError(f"the host does not offer {method!r} to agents")
 
-    def with_secrets(self, inputs: JsonObject, leaves: tuple[SecretLeaf, ...]) -> JsonObject:
+    async def with_secrets(self, inputs: JsonObject, leaves: tuple[SecretLeaf, ...]) -> JsonObject:
         """See :func:`swarm.engine.secrets.with_secrets`."""
-        return with_secrets(inputs, leaves, self._secrets)
+        return await with_secrets(inputs, leaves, self._secrets)
+
+    def masked_record(self, record: InvocationRecord) -> InvocationRecord:
+        """A failed invocation's record without the secrets that it was given."""
+        return replace(record, error=self._secrets.mask(record.error)) if record.error else record
 
     def masked(self, result: InvocationResult) -> InvocationResult:
         """The result without the secrets that this invocation was given."""

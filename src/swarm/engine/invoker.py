@@ -20,7 +20,6 @@ from swarm.engine.invocations import (
     started_record,
 )
 from swarm.engine.pins import Pins
-from swarm.engine.secrets import EnvironmentSecrets
 from swarm.kernel.errors import InputError, SwarmError
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import JsonObject, dump_bytes
@@ -79,11 +78,12 @@ class DirectInvoker(AgentInvoker):
         started = started_record(pinned, context, level)
         await self._store.record_invocation(started)
         call = Call(checked, context, FileAccess(self._artifacts, self._cache, mounts or {}), level)
-        secrets = EnvironmentSecrets(pinned.granted.get("secrets", ()))
+        services = AgentServices(self._invoker.secrets(pinned), listener)
         try:
-            completed = await self._invoker.invoke(pinned, call, AgentServices(secrets, listener))
+            completed = await self._invoker.invoke(pinned, call, services)
         except SwarmError as error:
-            await self._store.record_invocation(failed_record(started, error))
+            failed = services.masked_record(failed_record(started, error))
+            await self._store.record_invocation(failed)
             raise
         except asyncio.CancelledError:
             await self._store.record_invocation(killed_record(started))

@@ -1,7 +1,8 @@
 """Secrets for agents, and keeping them out of whatever comes back.
 
-Until secrets are stored, a secret comes from the variable ``SWARM_SECRET_<NAME>`` of the process
-that drives the run. An agent reads only what its manifest requests and a grant gives.
+A secret comes from the variable ``SWARM_SECRET_<NAME>`` of the process that drives the run, if it
+is set there; else from the vault: the workflow's own secret, else the project's. An agent reads
+only what its manifest requests and a grant gives.
 """
 
 from __future__ import annotations
@@ -9,33 +10,63 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from swarm.expressions.template import compile_template
 from swarm.kernel.errors import NotFoundError, RefusedError
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.kernel.settings import SECRET_PREFIX
+from swarm.store.records import DEFAULT_PROJECT
+from swarm.vault.masking import MASK as MASK
+from swarm.vault.masking import Masks
 
-MASK = "********"
-SHORTEST_MASKED = 4
-"""Characters; masking shorter values would make noise of ordinary text."""
+
+class SecretReader(Protocol):
+    """Where stored secrets are read from."""
+
+    async def find(self, name: str, workflow: str | None, project_id: str) -> str | None:
+        """The value that a run of ``workflow`` gets, or None if there is none.
+
+        Raises:
+            UnavailableError, RefusedError: it is there, but cannot be opened.
+        """
+        ...
 
 
-class EnvironmentSecrets:
+class InvocationSecrets:
     """The secrets that one invocation may read; remembers what it handed out."""
 
     def __init__(
-        self, granted: tuple[str, ...], environment: Mapping[str, str] | None = None
+        self,
+        granted: tuple[str, ...],
+        stored: SecretReader | None = None,
+        *,
+        workflow: str | None = None,
+        project_id: str = DEFAULT_PROJECT,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """
+        Args:
+            granted: names that the agent may read.
+            stored: the home's secrets; None if there are none.
+            workflow: name of the run's workflow; None for a call outside any run.
+            project_id: project of the run or the agent.
+            environment: variables; ``os.environ`` when None.
+        """
         self._granted = frozenset(granted)
+        self._stored = stored
+        self._workflow = workflow
+        self._project_id = project_id
         self._environment = os.environ if environment is None else environment
-        self._handed_out: set[str] = set()
+        self._masks = Masks()
 
-    def read(self, name: str) -> str:
+    async def read(self, name: str) -> str:
         """The value of a granted secret.
 
         Raises:
             RefusedError: the agent was not granted it.
             NotFoundError: it is not set.
+            UnavailableError: it is set, but cannot be opened.
         """
         if name not in self._granted:
             raise RefusedError(
@@ -43,32 +74,24 @@ class EnvironmentSecrets:
                 remedy="list it under `permissions: secrets:` in agent.yaml and register again",
             )
         value = self._environment.get(SECRET_PREFIX + name)
+        if value is None and self._stored is not None:
+            value = await self._stored.find(name, self._workflow, self._project_id)
         if value is None:
             raise NotFoundError(
                 f"the secret {name} is not set",
-                remedy=f"set {SECRET_PREFIX}{name} in the environment of the process",
+                remedy=f"`swarm secret set {name}` stores it; or set {SECRET_PREFIX}{name} in the "
+                "environment of the process that drives the run",
             )
-        if len(value) >= SHORTEST_MASKED:
-            self._handed_out.add(value)
+        self._masks.add(value)
         return value
 
     def mask(self, text: str) -> str:
         """``text`` with every secret that was handed out blotted out."""
-        for value in self._handed_out:
-            text = text.replace(value, MASK)
-        return text
+        return self._masks.text(text)
 
     def mask_value(self, value: JsonValue) -> JsonValue:
         """The JSON value with secrets blotted out of its strings and keys."""
-        if not self._handed_out:
-            return value
-        if isinstance(value, str):
-            return self.mask(value)
-        if isinstance(value, list):
-            return [self.mask_value(item) for item in value]
-        if isinstance(value, dict):
-            return {self.mask(key): self.mask_value(item) for key, item in value.items()}
-        return value
+        return self._masks.value(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +119,19 @@ def secret_leaves(value: JsonValue, path: tuple[str | int, ...] = ()) -> Iterato
             yield from secret_leaves(item, (*path, index))
 
 
-def with_secrets(
-    inputs: JsonObject, leaves: Iterable[SecretLeaf], secrets: EnvironmentSecrets
+async def with_secrets(
+    inputs: JsonObject, leaves: Iterable[SecretLeaf], secrets: InvocationSecrets
 ) -> JsonObject:
     """The inputs with the values of secrets in their places; ``inputs`` itself is left alone.
 
     Only what is sent to the sandbox holds values; the journal keeps the references.
 
     Raises:
-        RefusedError, NotFoundError: a secret that is not granted or not set.
+        RefusedError, NotFoundError, UnavailableError: as :meth:`InvocationSecrets.read`.
     """
     filled = inputs
     for leaf in leaves:
-        filled = _replaced(filled, leaf.path, secrets.read(leaf.name))
+        filled = _replaced(filled, leaf.path, await secrets.read(leaf.name))
     return filled
 
 

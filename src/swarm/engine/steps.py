@@ -22,7 +22,6 @@ from swarm.engine.invocations import (
     failed_record,
     started_record,
 )
-from swarm.engine.secrets import EnvironmentSecrets
 from swarm.kernel.clock import now_text
 from swarm.kernel.errors import InputError, RefusedError, SwarmError
 from swarm.kernel.ids import new_id
@@ -124,8 +123,10 @@ class StepExecution:
 
     async def _attempt_once(self) -> tuple[InvocationRecord, JsonObject | None]:
         tools, invocation = self._tools, self.invocation
-        secrets = EnvironmentSecrets(self._agent.granted.get("secrets", ()))
         listener = StepListener(self._step.step_id, self._attempt, tools.publish, tools.write_log)
+        services = AgentServices(
+            tools.invoker.secrets(self._agent, tools.run.workflow_name), listener
+        )
         call = Call(
             inputs=self._step.inputs or {},
             context=self._context(invocation.id),
@@ -136,11 +137,9 @@ class StepExecution:
             secrets=self._secrets,
         )
         try:
-            completed = await tools.invoker.invoke(
-                self._agent, call, AgentServices(secrets, listener)
-            )
+            completed = await tools.invoker.invoke(self._agent, call, services)
         except SwarmError as error:
-            return failed_record(invocation, error), None
+            return services.masked_record(failed_record(invocation, error)), None
         if completed.result.traceback:
             listener.logged("log", "error", completed.result.traceback)
         return ended_record(invocation, completed), completed.result.outputs

@@ -11,6 +11,7 @@
     │   └── ConflictError          it would overwrite or contradict what is there
     ├── UnavailableError        5  this machine or installation cannot do it
     │   ├── DatabaseError          locked, read-only, full, damaged or of a newer version
+    │   ├── MasterKeyError         the key that opens secrets is missing, wrong or unreadable
     │   ├── SandboxUnavailable     the kernel refuses a layer that is required
     │   └── DependencyError        a package's dependencies cannot be installed
     ├── OutputError             1  a file that an agent handed out cannot be taken
@@ -172,6 +173,12 @@ class UnavailableError(SwarmError):
 
 class DatabaseError(UnavailableError):
     code = "database"
+
+
+class MasterKeyError(UnavailableError):
+    """No secret is lost by it: with the right key all can be read again."""
+
+    code = "master_key"
 
 
 class SandboxUnavailable(UnavailableError):

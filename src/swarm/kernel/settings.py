@@ -19,6 +19,7 @@ from swarm.kernel.errors import InvalidError, nearest_names
 
 ENVIRONMENT_PREFIX = "SWARM_"
 SECRET_PREFIX = "SWARM_SECRET_"
+MASTER_KEY_VARIABLE = "SWARM_MASTER_KEY"
 
 _LOOKS_LIKE = 0.85
 """From which likeness on a variable is taken for a misspelt one (difflib's ratio)."""
@@ -74,6 +75,15 @@ class Settings(BaseModel):
     )
     max_log_line_bytes: int = Field(
         16 * KIB, ge=80, description="Longest log line, in bytes; longer lines are cut."
+    )
+    max_secret_bytes: int = Field(
+        64 * KIB, ge=1, description="Largest value of a secret, in bytes of UTF-8."
+    )
+    master_key_source: Literal["auto", "file", "environment", "keyring"] = Field(
+        "auto",
+        description="Where the master key of secrets comes from: `file` (below registry/secrets), "
+        "`environment` (SWARM_MASTER_KEY), `keyring` (the operating system's), or `auto`: "
+        "SWARM_MASTER_KEY if it is set, else the file.",
     )
     max_memory_mb: int = Field(
         4096, ge=16, description="Most memory a manifest may ask for, in MiB."
@@ -202,6 +212,7 @@ def setting_origins(environment: Mapping[str, str] | None = None) -> dict[str, s
 def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that look like a setting's and are none, and the setting's that each looks like."""
     known = {ENVIRONMENT_PREFIX + name.upper() for name in Settings.model_fields}
+    known.add(MASTER_KEY_VARIABLE)
     found = {}
     for variable in sorted(environment):
         if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.kernel.errors import DependencyError
-from swarm.kernel.settings import SECRET_PREFIX
+from swarm.kernel.settings import MASTER_KEY_VARIABLE, SECRET_PREFIX
 
 TAIL_LINES = 20
 """Lines of output that an error quotes."""
@@ -21,6 +21,7 @@ LINE_BYTES = 2_000
 
 # What would make an installer look at, or install into, Swarm's own environment.
 _DROPPED = frozenset({"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "NODE_OPTIONS"})
+_SECRET = (SECRET_PREFIX, MASTER_KEY_VARIABLE)
 # pip's settings of the registry, by the name under which uv knows them.
 _UV_NAMES = {
     "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
@@ -43,7 +44,7 @@ def installer_environment(environment: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in environment.items()
-        if not name.startswith(SECRET_PREFIX) and name not in _DROPPED
+        if not name.startswith(_SECRET) and name not in _DROPPED
     }
     for pip_name, uv_names in _UV_NAMES.items():
         if pip_name in kept and not any(name in kept for name in uv_names):

@@ -14,6 +14,8 @@ from swarm.store.records import (
     RunChanges,
     RunFilter,
     RunRecord,
+    SecretRecord,
+    SecretScope,
     StepRecord,
     WorkflowRecord,
 )
@@ -143,6 +145,55 @@ class RunJournal(Protocol):
         ...
 
 
+class SecretStore(Protocol):
+    """Sealed secrets. No method can open one."""
+
+    async def put_secrets(self, records: Sequence[SecretRecord], *, may_replace: bool) -> None:
+        """Store all of ``records`` in one commit, or none.
+
+        Raises:
+            ConflictError: one is there already and ``may_replace`` is False.
+        """
+        ...
+
+    async def get_secret(
+        self,
+        name: str,
+        scope: SecretScope,
+        workflow_name: str | None = None,
+        project_id: str = DEFAULT_PROJECT,
+    ) -> SecretRecord | None: ...
+
+    async def list_secrets(self, project_id: str = DEFAULT_PROJECT) -> list[SecretRecord]:
+        """By name, the project's own before those of workflows."""
+        ...
+
+    async def delete_secret(
+        self,
+        name: str,
+        scope: SecretScope,
+        workflow_name: str | None = None,
+        project_id: str = DEFAULT_PROJECT,
+    ) -> bool:
+        """Whether it was there."""
+        ...
+
+    async def count_secrets_by_key(self) -> dict[str, int]:
+        """How many secrets of all projects each master key holds, by its id."""
+        ...
+
+    async def secrets_not_under(
+        self, key_id: str, after: str = "", limit: int = 100
+    ) -> list[SecretRecord]:
+        """Secrets of all projects that another master key holds, by id, after the id ``after``."""
+        ...
+
+    async def rewrap_secrets(self, changes: Sequence[tuple[SecretRecord, SecretRecord]]) -> int:
+        """Give secrets another wrapped key, in one commit: pairs of the record as it was read and
+        as it shall be. One that has changed since is left alone. Returns how many were changed."""
+        ...
+
+
 class Upkeep(Protocol):
     """What nothing refers to any more."""
 
@@ -167,7 +218,7 @@ class Upkeep(Protocol):
         ...
 
 
-class Store(AgentRegistry, WorkflowRegistry, RunJournal, Upkeep, Protocol):
+class Store(AgentRegistry, WorkflowRegistry, RunJournal, SecretStore, Upkeep, Protocol):
     """One open database."""
 
     async def close(self) -> None:

@@ -213,6 +213,34 @@ class InvocationRecord:
     project_id: str = DEFAULT_PROJECT
 
 
+class SecretScope(StrEnum):
+    """Whose runs may read a secret."""
+
+    PROJECT = "project"
+    WORKFLOW = "workflow"
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRecord:
+    """A secret as it is stored: sealed. Unique by project, scope, workflow and name."""
+
+    id: str
+    name: str
+    scope: SecretScope
+    encrypted_value: bytes
+    wrapped_key: bytes
+    """The value's data key, encrypted with a master key."""
+    key_id: str
+    """The master key that ``wrapped_key`` needs."""
+    workflow_id: str | None = None
+    """The newest version of the workflow when the secret was set."""
+    workflow_name: str | None = None
+    """Of the scope ``workflow``: the workflow whose runs, of any version, may read it."""
+    created_at: str = ""
+    updated_at: str = ""
+    project_id: str = DEFAULT_PROJECT
+
+
 @dataclass(frozen=True, slots=True)
 class RunFilter:
     """Which runs to list; None means any."""

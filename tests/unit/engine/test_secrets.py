@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.engine.secrets import MASK, EnvironmentSecrets
+from swarm.engine.secrets import MASK, InvocationSecrets
 from swarm.kernel.errors import NotFoundError, RefusedError
 
 ENVIRONMENT = {"SWARM_SECRET_TOKEN": "s3cr3t-value", "SWARM_SECRET_OTHER": "other"}
 
 
-def test_a_secret_without_a_grant_is_refused() -> None:
+async def test_a_secret_without_a_grant_is_refused() -> None:
     with pytest.raises(RefusedError, match="OTHER is not granted"):
-        EnvironmentSecrets(("TOKEN",), ENVIRONMENT).read("OTHER")
+        await InvocationSecrets(("TOKEN",), environment=ENVIRONMENT).read("OTHER")
 
 
-def test_a_granted_secret_that_is_not_set_says_which_variable_to_set() -> None:
+async def test_a_granted_secret_that_is_not_set_says_which_variable_to_set() -> None:
     with pytest.raises(NotFoundError, match="SWARM_SECRET_MISSING"):
-        EnvironmentSecrets(("MISSING",), ENVIRONMENT).read("MISSING")
+        await InvocationSecrets(("MISSING",), environment=ENVIRONMENT).read("MISSING")
 
 
-def test_what_was_handed_out_is_masked_everywhere() -> None:
-    secrets = EnvironmentSecrets(("TOKEN",), ENVIRONMENT)
+async def test_what_was_handed_out_is_masked_everywhere() -> None:
+    secrets = InvocationSecrets(("TOKEN",), environment=ENVIRONMENT)
     value = {"s3cr3t-value": ["a s3cr3t-value b", 1, None]}
     assert secrets.mask_value(value) == value
-    assert secrets.read("TOKEN") == "s3cr3t-value"
+    assert await secrets.read("TOKEN") == "s3cr3t-value"
     assert secrets.mask_value(value) == {MASK: [f"a {MASK} b", 1, None]}

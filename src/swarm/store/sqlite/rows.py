@@ -20,6 +20,8 @@ from swarm.store.records import (
     InvocationRecord,
     RunRecord,
     RunState,
+    SecretRecord,
+    SecretScope,
     StepRecord,
     StepState,
     WorkflowRecord,
@@ -55,7 +57,7 @@ def decode_json(text: str | None) -> JsonValue:
     return None if text is None else loads(text)
 
 
-def _state_value(state: RunState | StepState) -> str:
+def _state_value(state: RunState | StepState | SecretScope) -> str:
     return state.value
 
 
@@ -64,6 +66,8 @@ JSON_TUPLE = Column(encode_json, lambda text: tuple(loads(text)))
 FLAG = Column(int, bool)
 RUN_STATE = Column(_state_value, RunState)
 STEP_STATE = Column(_state_value, StepState)
+SCOPE = Column(_state_value, SecretScope)
+BYTES = Column(bytes, bytes)
 
 
 class Rows(Generic[R]):
@@ -183,3 +187,8 @@ RUNS = Rows(
 )
 STEPS = Rows("step_executions", StepRecord, {"status": STEP_STATE, "inputs": JSON, "outputs": JSON})
 INVOCATIONS = Rows("invocations", InvocationRecord, {"layers": JSON_TUPLE})
+SECRETS = Rows(
+    "secrets",
+    SecretRecord,
+    {"scope": SCOPE, "encrypted_value": BYTES, "wrapped_key": BYTES},
+)

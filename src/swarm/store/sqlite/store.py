@@ -18,14 +18,16 @@ from swarm.store.records import (
     RunChanges,
     RunFilter,
     RunRecord,
+    SecretRecord,
+    SecretScope,
     StepRecord,
     WorkflowRecord,
 )
-from swarm.store.sqlite import agents, history, journal, upkeep, workflows
+from swarm.store.sqlite import agents, history, journal, secrets, upkeep, workflows
 from swarm.store.sqlite.failures import Failures
 from swarm.store.sqlite.migration import MIGRATIONS, Migration, open_migrated
 from swarm.store.sqlite.readers import Readers
-from swarm.store.sqlite.rows import AGENTS, GRANTS, INVOCATIONS, RUNS, STEPS
+from swarm.store.sqlite.rows import AGENTS, GRANTS, INVOCATIONS, RUNS, SECRETS, STEPS
 from swarm.store.sqlite.turns import Turns
 from swarm.store.sqlite.writer import Session, Writer
 
@@ -213,6 +215,58 @@ class SqliteStore:
             if len(deleted) < count:
                 break
         return purged
+
+    # Secrets
+
+    async def put_secrets(self, records: Sequence[SecretRecord], *, may_replace: bool) -> None:
+        time = now_text()
+        rows = [
+            (
+                secrets.key(one.name, one.scope, one.workflow_name, one.project_id),
+                SECRETS.encode(secrets.stamped(one, time)),
+            )
+            for one in records
+        ]
+        await self._writer.submit(
+            lambda connection: secrets.put(connection, rows, may_replace=may_replace)
+        )
+
+    async def get_secret(
+        self,
+        name: str,
+        scope: SecretScope,
+        workflow_name: str | None = None,
+        project_id: str = DEFAULT_PROJECT,
+    ) -> SecretRecord | None:
+        key = secrets.key(name, scope, workflow_name, project_id)
+        return await self._readers.run(lambda connection: secrets.get(connection, key))
+
+    async def list_secrets(self, project_id: str = DEFAULT_PROJECT) -> list[SecretRecord]:
+        return await self._readers.run(lambda connection: secrets.list_all(connection, project_id))
+
+    async def delete_secret(
+        self,
+        name: str,
+        scope: SecretScope,
+        workflow_name: str | None = None,
+        project_id: str = DEFAULT_PROJECT,
+    ) -> bool:
+        key = secrets.key(name, scope, workflow_name, project_id)
+        return await self._writer.submit(lambda connection: secrets.delete(connection, key))
+
+    async def count_secrets_by_key(self) -> dict[str, int]:
+        return await self._readers.run(secrets.count_by_key)
+
+    async def secrets_not_under(
+        self, key_id: str, after: str = "", limit: int = 100
+    ) -> list[SecretRecord]:
+        return await self._readers.run(
+            lambda connection: secrets.list_not_under(connection, key_id, after, limit)
+        )
+
+    async def rewrap_secrets(self, changes: Sequence[tuple[SecretRecord, SecretRecord]]) -> int:
+        rows = [(new.wrapped_key, new.key_id, old.id, old.wrapped_key) for old, new in changes]
+        return await self._writer.submit(lambda connection: secrets.rewrap(connection, rows))
 
     # Upkeep
 

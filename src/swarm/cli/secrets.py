@@ -1,0 +1,95 @@
+"""What the commands about secrets share: which secret is meant, and documents without values."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import click
+
+from swarm.bootstrap.records import Records
+from swarm.cli.arguments import WORKFLOW
+from swarm.cli.output import note
+from swarm.kernel.errors import InputError
+from swarm.kernel.json import JsonObject
+from swarm.packages.references import split_reference
+from swarm.store.records import SecretRecord, WorkflowRecord
+
+PROMPT = "Value (it is not shown)"
+
+
+def workflow_option(text: str) -> Callable[..., Any]:
+    """The option ``--workflow``."""
+    return click.option("--workflow", type=WORKFLOW, metavar="WORKFLOW", help=text)
+
+
+async def scoped_workflow(records: Records, name: str | None) -> WorkflowRecord | None:
+    """The newest version of the workflow that a secret is for.
+
+    Raises:
+        NotFoundError: it is not registered; offers the nearest.
+        InputError: a version is named.
+    """
+    if name is None:
+        return None
+    if split_reference(name)[1] is not None:
+        raise InputError(
+            "a secret is for all versions of a workflow",
+            where=name,
+            remedy="leave the version out",
+        )
+    return await records.workflow(name)
+
+
+def secret_document(record: SecretRecord) -> JsonObject:
+    """A secret without its value."""
+    return {
+        "name": record.name,
+        "scope": record.scope.value,
+        "workflow": record.workflow_name,
+        "key_id": record.key_id,
+        "created_at": record.created_at,
+        "updated_at": record.updated_at,
+    }
+
+
+def read_value(max_bytes: int, *, keep_newline: bool) -> str:
+    """The value from a hidden prompt on a terminal, else from standard input.
+
+    Raises:
+        InputError: it is larger than ``max_bytes``, or no text.
+    """
+    if sys.stdin is None:
+        raise InputError("there is no standard input to read", remedy="pipe the value in")
+    if sys.stdin.isatty():
+        prompted: str = click.prompt(
+            PROMPT, hide_input=True, default="", show_default=False, err=True
+        )
+        return prompted
+    text = read_text(sys.stdin.buffer, max_bytes + 1, "the value")
+    if keep_newline or not text.endswith("\n"):
+        return text
+    note("the newline at the end was left out (--keep-newline keeps it)")
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def read_text(stream: BinaryIO, max_bytes: int, what: str) -> str:
+    """The stream's text; one byte more than the limit is enough to refuse it.
+
+    Raises:
+        InputError: it is larger than ``max_bytes``, or no UTF-8. Its bytes are not quoted.
+    """
+    data = stream.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise InputError(
+            f"{what} is larger than the limit of {max_bytes - 1:,} bytes",
+            remedy="keep large data in a file, or raise SWARM_MAX_SECRET_BYTES",
+        )
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{what} is binary, not UTF-8 text",
+            remedy="encode it first, for example with `base64 -w0`, and let the agent decode it",
+        ) from None

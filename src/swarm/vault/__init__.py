@@ -1,0 +1,1 @@
+"""Secrets at rest: envelope encryption, master keys, and masking of values that come back."""

@@ -1,0 +1,131 @@
+"""Keeps secrets out of text that comes back, also when they come back encoded.
+
+Every form that a value commonly takes is looked for as plain text, longest first: as it is, its
+lines, JSON, Python and shell quoting, HTML, percent-encoding, hexadecimal, and base64 in both
+alphabets. Within longer base64 (``user:password``) a value stands at one of three offsets, where
+other characters stand for it (RFC 4648, section 4); each offset has a core that only the value
+decides, and the neighbours that it shares with others are blotted out with it.
+
+What this cannot find: a value that was encrypted, compressed, reversed or split.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import shlex
+import urllib.parse
+from collections.abc import Iterator
+
+from swarm.kernel.json import JsonValue
+
+MASK = "********"
+SHORTEST_MASKED = 4
+"""Characters; masking shorter values would make noise of ordinary text."""
+SHORTEST_ENCODED = 6
+"""Characters of an encoded form, and of one line of a value: shorter ones occur by chance."""
+_BASE64_LINES = (64, 76)
+"""Where programs break lines of base64 (RFC 7468, RFC 2045)."""
+
+
+class Masks:
+    """The secrets that were handed out, and all the forms that they may come back in."""
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+        self._forms: list[str] = []
+        self._cores: list[tuple[str, re.Pattern[str]]] = []
+
+    def add(self, value: str) -> None:
+        """Mask ``value`` from now on, unless it is too short."""
+        if value in self._values or len(value) < SHORTEST_MASKED:
+            return
+        self._values.add(value)
+        forms = {*self._forms, value}
+        forms.update(form for form in _forms(value) if len(form) >= SHORTEST_ENCODED)
+        self._forms = sorted(forms, key=lambda form: (-len(form), form))
+        for core in _base64_cores(value.encode("utf-8", "surrogatepass")):
+            if len(core) >= SHORTEST_ENCODED:
+                around = rf"[A-Za-z0-9+/_-]?{re.escape(core)}(?:[A-Za-z0-9+/_-]=?)?=?"
+                self._cores.append((core, re.compile(around)))
+
+    def text(self, text: str) -> str:
+        """``text`` with every form of every secret blotted out."""
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, MASK)
+        for core, pattern in self._cores:
+            if core in text:
+                text = pattern.sub(MASK, text)
+        return text
+
+    def value(self, value: JsonValue) -> JsonValue:
+        """A JSON value with secrets blotted out of its strings and keys; a number that shows one
+        becomes the mask."""
+        if not self._values:
+            return value
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self.value(item) for item in value]
+        if isinstance(value, dict):
+            return {self.text(key): self.value(item) for key, item in value.items()}
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return value if self.text(shown := str(value)) == shown else MASK
+        return value
+
+
+def _forms(value: str) -> Iterator[str]:
+    """The forms of a value that are found as they stand."""
+    data = value.encode("utf-8", "surrogatepass")
+    lines = [line.strip() for line in value.splitlines()]
+    yield from lines if len(lines) > 1 else ()
+    yield value.strip()
+    for escaped in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
+        inner = escaped[1:-1]
+        yield inner
+        yield inner.replace("/", "\\/")
+        yield json.dumps(inner)[1:-1]
+    yield repr(value)[1:-1]
+    yield repr(data)[2:-1]
+    yield value.encode("unicode_escape").decode("ascii")
+    yield html.escape(value)
+    yield html.escape(value, quote=False)
+    yield shlex.quote(value)[1:-1]
+    for quoted in (
+        urllib.parse.quote(data, safe=""),
+        urllib.parse.quote(data),
+        urllib.parse.quote_plus(data),
+        "".join(f"%{byte:02X}" for byte in data),
+    ):
+        yield quoted
+        yield re.sub(r"%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
+        yield quoted.replace("%", "%25")
+    for separator in ("", ":", " ", "-"):
+        digits = data.hex(separator) if separator else data.hex()
+        yield digits
+        yield digits.upper()
+    yield "".join(f"\\x{byte:02x}" for byte in data)
+    yield from _base64_whole(data)
+
+
+def _base64_whole(data: bytes) -> Iterator[str]:
+    for encoded in (base64.b64encode(data), base64.urlsafe_b64encode(data)):
+        text = encoded.decode("ascii")
+        yield text
+        yield text.rstrip("=")
+        for width in _BASE64_LINES:
+            if len(text) > width:
+                yield from (text[at : at + width] for at in range(0, len(text), width))
+
+
+def _base64_cores(data: bytes) -> Iterator[str]:
+    """What every base64 text has in it that has ``data`` in it, for each offset and alphabet."""
+    for offset in range(3):
+        # Characters that other bytes have a part in: the first ones, and an unfilled last group.
+        first = (8 * offset + 5) // 6
+        last = 8 * (offset + len(data)) // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            yield encode(b"\0" * offset + data).decode("ascii")[first:last]
