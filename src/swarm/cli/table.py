@@ -56,9 +56,7 @@ SECRET = {
     "get": _command("secret:get", "Print a secret's value."),
     "list": _command("secret:list_", "List the secrets, without their values."),
     "delete": _command("secret:delete", "Delete a secret."),
-    "rotate": _command(
-        "secret_rotate:rotate", "Encrypt every secret's key under a new master key."
-    ),
+    "rotate": _command("secret_rotate:rotate", "Encrypt every secret's key anew."),
     "import": _command("secret_transfer:import_", "Store the secrets of a JSON document."),
     "export": _command("secret_transfer:export", "Write secrets, readable, as a JSON document."),
 }

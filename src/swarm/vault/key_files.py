@@ -23,6 +23,8 @@ from swarm.vault.key_ring import KeyRing, key_from_text, key_to_text
 
 _NAME = re.compile(r"master-(\d{4,})\.key")
 MAX_FILE_BYTES = 1_024
+LOCK_POLL_SECONDS = 0.01
+"""How often a lock that another holds is tried again."""
 
 
 class KeyFiles:
@@ -102,10 +104,20 @@ async def locked_folder(folder: Path, *, exclusive: bool) -> AsyncIterator[None]
         raise _unreadable(folder, error) from None
     try:
         kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-        await asyncio.to_thread(fcntl.flock, descriptor, kind)
+        while not _try_lock(descriptor, kind):  # noqa: ASYNC110 - a file's lock tells no event
+            # Waiting in threads could take all of them, and the holder needs one to go on.
+            await asyncio.sleep(LOCK_POLL_SECONDS)
         yield
     finally:
         os.close(descriptor)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read_key(path: Path) -> MasterKey:

@@ -22,7 +22,7 @@ from swarm.vault.vault import REWRAP_BATCH
 @pass_globals
 @asynchronous
 async def rotate(options: Globals, retire: bool) -> None:
-    """Encrypt every secret's own key under a new master key.
+    """Encrypt every secret's key anew, under a new master key.
 
     Runs go on meanwhile: older keys stay readable. It can be stopped at any moment; the next
     `swarm secret rotate` carries on, and makes no further key. A key in SWARM_MASTER_KEY is changed
