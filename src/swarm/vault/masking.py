@@ -1,10 +1,10 @@
 """Keeps secrets out of text that comes back, also when they come back encoded.
 
-Every form that a value commonly takes is looked for as plain text, longest first: as it is, its
-lines, JSON, Python and shell quoting, HTML, percent-encoding, hexadecimal, and base64 in both
-alphabets. Within longer base64 (``user:password``) a value stands at one of three offsets, where
-other characters stand for it (RFC 4648, section 4); each offset has a core that only the value
-decides, and the neighbours that it shares with others are blotted out with it.
+Every form that a value commonly takes is looked for as plain text: as it is, its lines, JSON,
+Python and shell quoting, HTML, percent-encoding, hexadecimal, and base64 in both alphabets. Within
+longer base64 (``user:password``) a value stands at one of three offsets, where other characters
+stand for it (RFC 4648, section 4); each offset has a core that only the value decides, and the
+neighbours that it shares with others are blotted out with it.
 
 What this cannot find: a value that was encrypted, compressed, reversed or split.
 """
@@ -16,6 +16,7 @@ import html
 import json
 import re
 import shlex
+import string
 import urllib.parse
 from collections.abc import Iterator
 
@@ -26,6 +27,7 @@ SHORTEST_MASKED = 4
 """Characters; masking shorter values would make noise of ordinary text."""
 SHORTEST_ENCODED = 6
 """Characters of an encoded form, and of one line of a value: shorter ones occur by chance."""
+_BASE64 = frozenset(string.ascii_letters + string.digits + "+/-_")
 _BASE64_LINES = (64, 76)
 """Where programs break lines of base64 (RFC 7468, RFC 2045)."""
 
@@ -35,31 +37,29 @@ class Masks:
 
     def __init__(self) -> None:
         self._values: set[str] = set()
-        self._forms: list[str] = []
-        self._cores: list[tuple[str, re.Pattern[str]]] = []
+        self._forms: set[str] = set()
+        self._cores: set[str] = set()
 
     def add(self, value: str) -> None:
         """Mask ``value`` from now on, unless it is too short."""
         if value in self._values or len(value) < SHORTEST_MASKED:
             return
         self._values.add(value)
-        forms = {*self._forms, value}
-        forms.update(form for form in _forms(value) if len(form) >= SHORTEST_ENCODED)
-        self._forms = sorted(forms, key=lambda form: (-len(form), form))
-        for core in _base64_cores(value.encode("utf-8", "surrogatepass")):
-            if len(core) >= SHORTEST_ENCODED:
-                around = rf"[A-Za-z0-9+/_-]?{re.escape(core)}(?:[A-Za-z0-9+/_-]=?)?=?"
-                self._cores.append((core, re.compile(around)))
+        self._forms.add(value)
+        self._forms.update(form for form in _forms(value) if len(form) >= SHORTEST_ENCODED)
+        cores = _base64_cores(value.encode("utf-8", "surrogatepass"))
+        self._cores.update(core for core in cores if len(core) >= SHORTEST_ENCODED)
 
     def text(self, text: str) -> str:
-        """``text`` with every form of every secret blotted out."""
-        for form in self._forms:
-            if form in text:
-                text = text.replace(form, MASK)
-        for core, pattern in self._cores:
+        """``text`` with every form of every secret blotted out.
+
+        All are looked for in the text as it came: what one form blots out may be a part of another.
+        """
+        spans = [span for form in self._forms if form in text for span in _spans(form, text)]
+        for core in self._cores:
             if core in text:
-                text = pattern.sub(MASK, text)
-        return text
+                spans += [_with_neighbours(text, *span) for span in _spans(core, text)]
+        return _blotted(text, spans) if spans else text
 
     def value(self, value: JsonValue) -> JsonValue:
         """A JSON value with secrets blotted out of its strings and keys; a number that shows one
@@ -75,6 +75,43 @@ class Masks:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return value if self.text(shown := str(value)) == shown else MASK
         return value
+
+
+def _spans(form: str, text: str) -> Iterator[tuple[int, int]]:
+    """Where ``form`` is; several that overlap are one."""
+    start = end = -1
+    at = text.find(form)
+    while at >= 0:
+        if at > end:
+            if end >= 0:
+                yield start, end
+            start = at
+        end = at + len(form)
+        at = text.find(form, at + 1)
+    if end >= 0:
+        yield start, end
+
+
+def _with_neighbours(text: str, start: int, end: int) -> tuple[int, int]:
+    """The span of a core with the base64 characters that its first and last bits stand in."""
+    if start > 0 and text[start - 1] in _BASE64:
+        start -= 1
+    if end < len(text) and text[end] in _BASE64:
+        end += 1
+    while end < len(text) and text[end] == "=":
+        end += 1
+    return start, end
+
+
+def _blotted(text: str, spans: list[tuple[int, int]]) -> str:
+    """``text`` with one mask for each run of overlapping spans."""
+    kept: list[str] = []
+    done = 0
+    for start, end in sorted(spans):
+        if start >= done:
+            kept += [text[done:start], MASK]
+        done = max(done, end)
+    return "".join([*kept, text[done:]])
 
 
 def _forms(value: str) -> Iterator[str]:

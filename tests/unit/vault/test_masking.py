@@ -66,6 +66,24 @@ def test_base64_of_something_longer_is_found(
     assert len(rest) <= len(encode(before)) + len(encode(after))
 
 
+def test_a_piece_of_a_form_that_is_found_does_not_save_the_rest() -> None:
+    """76 characters of base64 are a form of their own, as programs break lines there."""
+    value = "".join(chr(number) for number in range(0x100, 0x150))
+    masks = Masks()
+    masks.add(value)
+    left = masks.text(base64.b64encode(value.encode() + b"\x10").decode()).replace(MASK, "")
+    assert len(left) <= 4
+
+
+def test_values_that_follow_each_other_or_overlap_are_found() -> None:
+    masks = Masks()
+    masks.add("abcabcabc")
+    assert masks.text("abcabcabcabc-") == f"{MASK}-"
+    assert MASK in masks.text(base64.b64encode(b"abcabcabc" * 4).decode())
+    left = masks.text(base64.b64encode(b"x" + b"abcabcabc" * 4).decode()).replace(MASK, "")
+    assert len(left) <= 4
+
+
 def test_a_value_of_many_lines_is_found_line_by_line() -> None:
     value = "-----BEGIN KEY-----\nAbCdEfGhIj\nKlMnOpQrSt\n-----END KEY-----\n"
     masks = Masks()
