@@ -34,6 +34,7 @@ WORKFLOW = {
     "disable": _command("workflow_registry:disable", "Keep a workflow from being run."),
     "runs": _command("workflow:runs", "Show a workflow's run history."),
     "validate": _command("workflow_registry:validate", "Check workflows without registering them."),
+    "import": _command("workflow_import:import_", "Make a workflow from a WfCommons instance."),
     "graph": _command("graph:graph", "Draw a workflow's steps and what they wait for."),
 }
 

@@ -101,6 +101,9 @@ class Settings(BaseModel):
     max_package_mb: int = Field(256, ge=1, description="Size of a package unpacked, in MiB.")
     max_package_files: int = Field(10_000, ge=1, description="Files in a package.")
     max_steps: int = Field(1_000, ge=1, description="Steps in one workflow.")
+    max_instance_mb: int = Field(
+        64, ge=1, description="Size of a file that `swarm workflow import` reads, in MiB."
+    )
     expression_fuel: int = Field(
         100_000, ge=100, description="Instructions that one expression may take (MiniJinja fuel)."
     )

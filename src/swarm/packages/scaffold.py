@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -89,7 +90,16 @@ def _as_scalar(name: str) -> str:
     return name if _PLAIN.fullmatch(name) and yaml.safe_load(name) == name else f'"{name}"'
 
 
-def _create(name: str, template: str, into: Path, kind: TemplateKind) -> Path:
+def make_folder(kind: TemplateKind, name: str, into: Path, fill: Callable[[Path], None]) -> Path:
+    """Make the folder ``into/<name>`` as a whole, or not at all; ``fill`` writes what it holds.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        InvalidError: ``name`` cannot be that of a ``kind``; ConflictError: the folder is there
+        already; UnavailableError: it cannot be written.
+    """
     try:
         _NAME.validate_python(name)
     except ValidationError:
@@ -98,14 +108,6 @@ def _create(name: str, template: str, into: Path, kind: TemplateKind) -> Path:
             remedy="use lower-case letters, digits, `-`, `_` and `.`, 64 at most, and begin and"
             " end with a letter or digit",
         ) from None
-    templates = {one.name: one for one in list_templates(kind)}
-    if template not in templates:
-        raise NotFoundError(
-            f"there is no {kind} template `{template}`",
-            name=template,
-            known=templates,
-            remedy=f"the templates are {', '.join(templates)}",
-        )
     target = into / name
     if os.path.lexists(target):
         raise _occupied(target)
@@ -113,7 +115,8 @@ def _create(name: str, template: str, into: Path, kind: TemplateKind) -> Path:
         into.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=into))
         try:
-            _copy(templates[template].folder, partial, _MANIFESTS[kind], name)
+            fill(partial)
+            partial.chmod(0o755)
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -126,6 +129,22 @@ def _create(name: str, template: str, into: Path, kind: TemplateKind) -> Path:
             remedy="choose a folder that you may write",
         ) from None
     return target
+
+
+def _create(name: str, template: str, into: Path, kind: TemplateKind) -> Path:
+    templates = {one.name: one for one in list_templates(kind)}
+
+    def fill(folder: Path) -> None:
+        _copy(templates[template].folder, folder, _MANIFESTS[kind], name)
+
+    if template not in templates:
+        raise NotFoundError(
+            f"there is no {kind} template `{template}`",
+            name=template,
+            known=templates,
+            remedy=f"the templates are {', '.join(templates)}",
+        )
+    return make_folder(kind, name, into, fill)
 
 
 def _copy(source: Path, target: Path, manifest: str, name: str) -> None:
