@@ -32,7 +32,7 @@ class StoredSecrets(SecretReader):
 
     async def _is_stored(self, name: str, workflow: str | None, project_id: str) -> bool:
         for one in lookup_order(name, workflow, project_id):
-            if await self._store.get_secret(one.name, one.scope, one.workflow, one.project_id):
+            if await self._store.get_secret(one):
                 return True
         return False
 

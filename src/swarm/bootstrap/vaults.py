@@ -30,7 +30,12 @@ def make_vault(store: Store, home: Home, settings: Settings) -> Vault:
         MasterKeyError: the chosen source of the master key is not installed.
     """
     keys = key_source(settings, home.secrets, os.environ)
-    return Vault(store, keys, settings.max_secret_bytes)
+    return Vault(
+        store,
+        keys,
+        max_bytes=settings.max_secret_bytes,
+        rotation_batch=settings.secret_rotation_batch,
+    )
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import click
@@ -14,40 +15,60 @@ from swarm.cli.output import note
 from swarm.kernel.errors import InputError
 from swarm.kernel.json import JsonObject
 from swarm.packages.references import split_reference
-from swarm.store.records import SecretRecord, WorkflowRecord
+from swarm.store.records import SecretIdentity, SecretRecord
+from swarm.vault.vault import NewSecret
 
 PROMPT = "Value (it is not shown)"
 
 
-def workflow_option(text: str) -> Callable[..., Any]:
-    """The option ``--workflow``."""
-    return click.option("--workflow", type=WORKFLOW, metavar="WORKFLOW", help=text)
+def scope_options(workflow: str, organization: str) -> Callable[[Any], Any]:
+    """The options ``--workflow`` and ``--organization``, with what they mean for a command."""
+
+    def decorated(command: Any) -> Any:
+        named = click.option("--workflow", type=WORKFLOW, metavar="WORKFLOW", help=workflow)
+        flag = click.option("--organization", is_flag=True, help=organization)
+        return named(flag(command))
+
+    return decorated
 
 
-async def scoped_workflow(records: Records, name: str | None) -> WorkflowRecord | None:
-    """The newest version of the workflow that a secret is for.
+def identity_of(name: str, workflow: str | None, organization: bool) -> SecretIdentity:
+    """The secret that the options mean. Raises a usage error if they contradict each other."""
+    if not organization:
+        return SecretIdentity(name, workflow)
+    if workflow is not None:
+        raise click.UsageError("--workflow and --organization cannot be given together")
+    return SecretIdentity.of_organization(name)
+
+
+async def new_secret(records: Records, identity: SecretIdentity, value: str) -> NewSecret:
+    """A value to be stored, for a workflow that is registered.
 
     Raises:
-        NotFoundError: it is not registered; offers the nearest.
-        InputError: a version is named.
+        NotFoundError: its workflow is not registered; offers the nearest.
+        InputError: a version of the workflow is named.
     """
-    if name is None:
-        return None
-    if split_reference(name)[1] is not None:
+    if identity.workflow is None:
+        return NewSecret(identity, value)
+    if split_reference(identity.workflow)[1] is not None:
         raise InputError(
             "a secret is for all versions of a workflow",
-            where=name,
+            where=identity.workflow,
             remedy="leave the version out",
         )
-    return await records.workflow(name)
+    workflow = await records.workflow(identity.workflow)
+    return NewSecret(replace(identity, workflow=workflow.name), value, workflow.id)
+
+
+def identity_document(identity: SecretIdentity) -> JsonObject:
+    """Which secret it is, for JSON."""
+    return {"name": identity.name, "scope": identity.scope.value, "workflow": identity.workflow}
 
 
 def secret_document(record: SecretRecord) -> JsonObject:
     """A secret without its value."""
     return {
-        "name": record.name,
-        "scope": record.scope.value,
-        "workflow": record.workflow_name,
+        **identity_document(record.identity),
         "key_id": record.key_id,
         "created_at": record.created_at,
         "updated_at": record.updated_at,

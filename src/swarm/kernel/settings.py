@@ -79,6 +79,12 @@ class Settings(BaseModel):
     max_secret_bytes: int = Field(
         64 * KIB, ge=1, description="Largest value of a secret, in bytes of UTF-8."
     )
+    secret_rotation_batch: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Secrets that `swarm secret rotate` encrypts anew in one commit.",
+    )
     master_key_source: Literal["auto", "file", "environment", "keyring"] = Field(
         "auto",
         description="Where the master key of secrets comes from: `file` (below registry/secrets), "

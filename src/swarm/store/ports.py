@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from swarm.store.records import (
+    DEFAULT_ORGANIZATION,
     DEFAULT_PROJECT,
     AgentRecord,
     GrantRecord,
@@ -14,8 +15,8 @@ from swarm.store.records import (
     RunChanges,
     RunFilter,
     RunRecord,
+    SecretIdentity,
     SecretRecord,
-    SecretScope,
     StepRecord,
     WorkflowRecord,
 )
@@ -156,36 +157,26 @@ class SecretStore(Protocol):
         """
         ...
 
-    async def get_secret(
-        self,
-        name: str,
-        scope: SecretScope,
-        workflow_name: str | None = None,
-        project_id: str = DEFAULT_PROJECT,
-    ) -> SecretRecord | None: ...
+    async def get_secret(self, identity: SecretIdentity) -> SecretRecord | None: ...
 
-    async def list_secrets(self, project_id: str = DEFAULT_PROJECT) -> list[SecretRecord]:
-        """By name, the project's own before those of workflows."""
+    async def list_secrets(
+        self, project_id: str = DEFAULT_PROJECT, organization_id: str = DEFAULT_ORGANIZATION
+    ) -> list[SecretRecord]:
+        """The organization's, the project's and its workflows', by name, the widest scope first."""
         ...
 
-    async def delete_secret(
-        self,
-        name: str,
-        scope: SecretScope,
-        workflow_name: str | None = None,
-        project_id: str = DEFAULT_PROJECT,
-    ) -> bool:
+    async def delete_secret(self, identity: SecretIdentity) -> bool:
         """Whether it was there."""
         ...
 
     async def count_secrets_by_key(self) -> dict[str, int]:
-        """How many secrets of all projects each master key holds, by its id."""
+        """How many secrets of the whole home each master key holds, by its id."""
         ...
 
     async def secrets_not_under(
         self, key_id: str, after: str = "", limit: int = 100
     ) -> list[SecretRecord]:
-        """Secrets of all projects that another master key holds, by id, after the id ``after``."""
+        """Secrets of the whole home that another master key holds, by id, after ``after``."""
         ...
 
     async def rewrap_secrets(self, changes: Sequence[tuple[SecretRecord, SecretRecord]]) -> int:

@@ -12,6 +12,8 @@ from typing import Any
 from swarm.kernel.json import JsonObject
 
 DEFAULT_PROJECT = "default"
+DEFAULT_ORGANIZATION = "default"
+"""The organization of every project, until there are others."""
 NO_ITEM = -1
 """``item_index`` of a step that is not expanded by ``for_each``."""
 
@@ -216,13 +218,49 @@ class InvocationRecord:
 class SecretScope(StrEnum):
     """Whose runs may read a secret."""
 
+    ORGANIZATION = "organization"
     PROJECT = "project"
     WORKFLOW = "workflow"
 
 
 @dataclass(frozen=True, slots=True)
+class SecretIdentity:
+    """Which secret is meant: unique in a home."""
+
+    name: str
+    workflow: str | None = None
+    """The workflow whose runs alone may read it, in all its versions; None: the whole project."""
+    project_id: str = DEFAULT_PROJECT
+    organization_id: str | None = None
+    """The organization whose projects may all read it. Its secrets have no project or workflow of
+    their own: ``workflow`` is None, and ``project_id`` does not count."""
+
+    @classmethod
+    def of_organization(
+        cls, name: str, organization_id: str = DEFAULT_ORGANIZATION
+    ) -> SecretIdentity:
+        return cls(name, organization_id=organization_id)
+
+    @property
+    def scope(self) -> SecretScope:
+        if self.organization_id is not None:
+            return SecretScope.ORGANIZATION
+        return SecretScope.PROJECT if self.workflow is None else SecretScope.WORKFLOW
+
+    @property
+    def owner(self) -> str:
+        """Id of the organization or project that it belongs to."""
+        return self.project_id if self.organization_id is None else self.organization_id
+
+    def __str__(self) -> str:
+        if self.scope is SecretScope.ORGANIZATION:
+            return f"{self.name} of the organization"
+        return self.name if self.workflow is None else f"{self.name} of workflow {self.workflow}"
+
+
+@dataclass(frozen=True, slots=True)
 class SecretRecord:
-    """A secret as it is stored: sealed. Unique by project, scope, workflow and name."""
+    """A secret as it is stored: sealed. Unique by scope, its owner, workflow and name."""
 
     id: str
     name: str
@@ -231,7 +269,7 @@ class SecretRecord:
     wrapped_key: bytes
     """The value's data key, encrypted with a master key."""
     key_id: str
-    """The master key that ``wrapped_key`` needs."""
+    """The master key that ``wrapped_key`` needs; empty if Swarm did not seal the value."""
     workflow_id: str | None = None
     """The newest version of the workflow when the secret was set."""
     workflow_name: str | None = None
@@ -239,6 +277,12 @@ class SecretRecord:
     created_at: str = ""
     updated_at: str = ""
     project_id: str = DEFAULT_PROJECT
+    organization_id: str | None = None
+    """Of the scope ``organization``: whose it is."""
+
+    @property
+    def identity(self) -> SecretIdentity:
+        return SecretIdentity(self.name, self.workflow_name, self.project_id, self.organization_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Each value is encrypted with a data key of its own, made for that value and neve
 data key is encrypted ("wrapped") with the master key. Both use AES-256-GCM (NIST SP 800-38D) with
 random 96-bit nonces, stored as ``format byte, nonce, ciphertext and tag``.
 
-What belongs together is bound together by associated data: the project, scope, workflow and name
+What belongs together is bound together by associated data: the owner, scope, workflow and name
 of the secret, and for the data key the master key's id too. A ciphertext that is moved to another
 name, project or workflow, or changed in any bit, fails its check.
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from swarm.vault.identity import SecretIdentity
+from swarm.store.records import SecretIdentity
 
 FORMAT = 1
 KEY_BYTES = 32
@@ -111,7 +111,7 @@ def _associated(purpose: str, identity: SecretIdentity, key_id: str = "") -> byt
         "swarm secret",
         FORMAT,
         purpose,
-        identity.project_id,
+        identity.owner,
         identity.scope,
         identity.workflow,
         identity.name,

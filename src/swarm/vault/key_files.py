@@ -13,6 +13,7 @@ import fcntl
 import os
 import re
 import stat
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ _NAME = re.compile(r"master-(\d{4,})\.key")
 MAX_FILE_BYTES = 1_024
 LOCK_POLL_SECONDS = 0.01
 """How often a lock that another holds is tried again."""
+LOCK_WAIT_SECONDS = 60.0
+"""How long to try. It is held while secrets are sealed or a key is made: for milliseconds, unless
+its holder waits for somebody to unlock a keyring."""
 
 
 class KeyFiles:
@@ -95,8 +99,11 @@ class KeyFiles:
 async def locked_folder(folder: Path, *, exclusive: bool) -> AsyncIterator[None]:
     """Hold the lock of ``folder`` itself; it frees itself when the process ends.
 
+    It is polled. Waiting for it in threads hung as soon as more waited than the event loop's pool
+    has threads (6 on 2 cores): whoever held it needs a thread of the same pool to go on.
+
     Raises:
-        MasterKeyError: the folder cannot be opened.
+        MasterKeyError: the folder cannot be opened, or another keeps its lock for too long.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -104,8 +111,10 @@ async def locked_folder(folder: Path, *, exclusive: bool) -> AsyncIterator[None]
         raise _unreadable(folder, error) from None
     try:
         kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-        while not _try_lock(descriptor, kind):  # noqa: ASYNC110 - a file's lock tells no event
-            # Waiting in threads could take all of them, and the holder needs one to go on.
+        deadline = time.monotonic() + LOCK_WAIT_SECONDS
+        while not _try_lock(descriptor, kind):
+            if time.monotonic() > deadline:
+                raise _busy(folder)
             await asyncio.sleep(LOCK_POLL_SECONDS)
         yield
     finally:
@@ -176,6 +185,14 @@ def _unreadable(path: Path, error: OSError) -> MasterKeyError:
         f"the master key cannot be read: {error.strerror}",
         where=str(path),
         remedy="make it readable for this user; no secret is lost, and none was changed",
+    )
+
+
+def _busy(folder: Path) -> MasterKeyError:
+    return MasterKeyError(
+        f"another process has kept the master keys locked for {LOCK_WAIT_SECONDS:.0f} seconds",
+        where=str(folder),
+        remedy="it may wait for a keyring to be unlocked; try again, nothing was changed",
     )
 
 

@@ -20,6 +20,8 @@ from swarm.vault.key_ring import (
 )
 
 KEYRING_SERVICE = "swarm"
+RETIRED = "retired"
+"""What stands in the keyring in place of a key that no secret needs any more."""
 
 
 def key_source(settings: Settings, folder: Path, environment: Mapping[str, str]) -> KeySource:
@@ -72,7 +74,9 @@ class EnvironmentKeys:
 class OsKeyring:
     """Items ``<folder>#1``, ``<folder>#2``, ... of the service ``swarm``; the last is the newest.
 
-    The library ``keyring`` is loaded only when this source is chosen.
+    A keyring cannot be asked for its items, so they are counted up to the first that is missing; a
+    retired key leaves a word in its place. The library ``keyring`` is loaded only when this source
+    is chosen.
     """
 
     place = "the OS keyring"
@@ -83,27 +87,30 @@ class OsKeyring:
         self._library = load()
 
     def load(self) -> KeyRing:
-        return KeyRing(tuple(reversed(self._items())))
+        return KeyRing(tuple(reversed([key for key in self._items() if key is not None])))
 
     def add(self) -> None:
-        key = MasterKey.generate()
-        name = self._item(len(self._items()) + 1)
-        try:
-            self._library.set_password(KEYRING_SERVICE, name, key_to_text(key))
-        except self._library.errors.KeyringError as error:
-            raise self._failed(error) from None
+        self._write(len(self._items()) + 1, key_to_text(MasterKey.generate()))
 
     def retire(self, key_ids: frozenset[str]) -> int:
-        return 0  # the keyring's own programs delete items
+        numbers = [
+            number
+            for number, key in enumerate(self._items(), start=1)
+            if key is not None and key.id in key_ids
+        ]
+        for number in numbers:
+            self._write(number, RETIRED)
+        return len(numbers)
 
     def locked(self, *, exclusive: bool) -> AbstractAsyncContextManager[None]:
         return locked_folder(self._folder, exclusive=exclusive)
 
-    def _items(self) -> list[MasterKey]:
-        found: list[MasterKey] = []
+    def _items(self) -> list[MasterKey | None]:
+        """The keys by ascending number; None for one that was retired."""
+        found: list[MasterKey | None] = []
         try:
             while text := self._library.get_password(KEYRING_SERVICE, self._item(len(found) + 1)):
-                found.append(key_from_text(text))
+                found.append(None if text == RETIRED else key_from_text(text))
         except self._library.errors.KeyringError as error:
             raise self._failed(error) from None
         except ValueError as error:
@@ -114,6 +121,12 @@ class OsKeyring:
                 remedy="put the key back",
             ) from None
         return found
+
+    def _write(self, number: int, text: str) -> None:
+        try:
+            self._library.set_password(KEYRING_SERVICE, self._item(number), text)
+        except self._library.errors.KeyringError as error:
+            raise self._failed(error) from None
 
     def _item(self, number: int) -> str:
         return f"{self._folder}#{number}"

@@ -14,13 +14,10 @@ from dataclasses import dataclass, replace
 from swarm.kernel.errors import DatabaseError, InputError, MasterKeyError, NotFoundError
 from swarm.kernel.ids import new_id
 from swarm.store.ports import SecretStore
-from swarm.store.records import DEFAULT_PROJECT, SecretRecord
+from swarm.store.records import SecretIdentity, SecretRecord, SecretScope
 from swarm.vault.envelope import BrokenSeal, Sealed, rewrap, seal, unseal
-from swarm.vault.identity import SecretIdentity, check_name, lookup_order
+from swarm.vault.identity import check_name, lookup_order
 from swarm.vault.key_ring import KeyRing, KeySource
-
-REWRAP_BATCH = 100
-"""Secrets rewrapped in one commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +45,20 @@ class Rotation:
 class Vault:
     """The secrets of one home."""
 
-    def __init__(self, store: SecretStore, keys: KeySource, max_bytes: int) -> None:
-        """``max_bytes`` bounds one value, as UTF-8."""
+    def __init__(
+        self, store: SecretStore, keys: KeySource, *, max_bytes: int, rotation_batch: int
+    ) -> None:
+        """
+        Args:
+            store: where the sealed values are.
+            keys: where the master keys are.
+            max_bytes: bounds one value, as UTF-8.
+            rotation_batch: how many secrets a rotation rewraps in one commit.
+        """
         self._store = store
         self._keys = keys
         self._max_bytes = max_bytes
+        self._rotation_batch = rotation_batch
         self._ring = KeyRing()
 
     async def put(self, secrets: Sequence[NewSecret], *, may_replace: bool = True) -> None:
@@ -89,7 +95,8 @@ class Vault:
         return value
 
     async def find(self, name: str, workflow: str | None, project_id: str) -> str | None:
-        """The value for a run of ``workflow``: its own, else the project's, else None.
+        """The value for a run of ``workflow``: its own, else the project's, else the
+        organization's, else None.
 
         Raises:
             as :meth:`get`, but never NotFoundError.
@@ -107,7 +114,9 @@ class Vault:
     async def unknown(self, identity: SecretIdentity) -> NotFoundError:
         """The error that says that there is no such secret."""
         records = await self._store.list_secrets(identity.project_id)
-        known = [one.name for one in records if one.workflow_name == identity.workflow]
+        known = [
+            one.name for one in records if replace(one.identity, name=identity.name) == identity
+        ]
         elsewhere = [one for one in records if one.name == identity.name]
         remedy = "`swarm secret list` shows those that are there"
         if elsewhere:
@@ -155,7 +164,9 @@ class Vault:
         rewrapped, after = 0, ""
         broken: list[SecretRecord] = []
         while True:
-            page = await self._store.secrets_not_under(self._ring.newest.id, after, REWRAP_BATCH)
+            page = await self._store.secrets_not_under(
+                self._ring.newest.id, after, self._rotation_batch
+            )
             if not page:
                 break
             after = page[-1].id
@@ -177,7 +188,7 @@ class Vault:
         old = self._ring.find(record.key_id)
         if old is None:
             raise self._missing(record.key_id, self._ring)
-        sealed = rewrap(old, self._ring.newest, _identity(record), _sealed(record))
+        sealed = rewrap(old, self._ring.newest, record.identity, _sealed(record))
         return replace(record, wrapped_key=sealed.wrapped_key, key_id=sealed.key_id)
 
     async def _retire(self) -> int:
@@ -223,6 +234,8 @@ class Vault:
             return await self._open(again)
 
     async def _open(self, record: SecretRecord) -> str:
+        if not record.key_id:
+            raise _foreign(record)
         key = self._ring.find(record.key_id)
         if key is None:
             await self._load()
@@ -230,7 +243,7 @@ class Vault:
         if key is None:
             raise self._missing(record.key_id, self._ring, record)
         try:
-            return unseal(key, _identity(record), _sealed(record)).decode("utf-8")
+            return unseal(key, record.identity, _sealed(record)).decode("utf-8")
         except (BrokenSeal, UnicodeDecodeError):
             raise _damaged([record]) from None
 
@@ -239,13 +252,18 @@ class Vault:
         return self._ring
 
     async def _record(self, identity: SecretIdentity) -> SecretRecord | None:
-        return await self._store.get_secret(
-            identity.name, identity.scope, identity.workflow, identity.project_id
-        )
+        return await self._store.get_secret(identity)
 
     def _check_value(self, secret: NewSecret) -> None:
-        size = len(secret.value.encode("utf-8", "surrogatepass"))
         where = f"secret {secret.identity}"
+        try:
+            size = len(secret.value.encode("utf-8"))
+        except UnicodeEncodeError:
+            raise InputError(
+                "the value is no valid Unicode text",
+                where=where,
+                remedy="encode it first, for example as base64, and let the agent decode it",
+            ) from None
         if size == 0:
             raise InputError(
                 "the value is empty", where=where, remedy="give a value, or delete the secret"
@@ -261,10 +279,9 @@ class Vault:
         self, key_id: str, ring: KeyRing, record: SecretRecord | None = None
     ) -> MasterKeyError:
         there = ", ".join(key.id for key in ring.keys) or "none"
-        what = f"the secret {_identity(record)} needs" if record else "stored secrets need"
+        what = f"the secret {record.identity} needs" if record else "stored secrets need"
         return MasterKeyError(
-            f"{what} the master key {key_id or '(none is named)'}, which is not there; "
-            f"the keys there: {there}",
+            f"{what} the master key {key_id}, which is not there; the keys there: {there}",
             where=self._keys.place,
             remedy="put the key back, or choose its source (SWARM_MASTER_KEY_SOURCE); nothing was "
             "changed, and the secrets can be read again as soon as it is there",
@@ -284,6 +301,7 @@ def _sealed_record(ring: KeyRing, secret: NewSecret) -> SecretRecord:
         workflow_id=secret.workflow_id,
         workflow_name=identity.workflow,
         project_id=identity.project_id,
+        organization_id=identity.organization_id,
     )
 
 
@@ -291,18 +309,24 @@ def _sealed(record: SecretRecord) -> Sealed:
     return Sealed(record.encrypted_value, record.wrapped_key, record.key_id)
 
 
-def _identity(record: SecretRecord) -> SecretIdentity:
-    return SecretIdentity(record.name, record.workflow_name, record.project_id or DEFAULT_PROJECT)
-
-
 def _scope_text(record: SecretRecord) -> str:
+    if record.scope is SecretScope.ORGANIZATION:
+        return "of the organization (--organization)"
     if record.workflow_name is None:
         return "of the project (without --workflow)"
     return f"of the workflow {record.workflow_name} (--workflow {record.workflow_name})"
 
 
+def _foreign(record: SecretRecord) -> DatabaseError:
+    return DatabaseError(
+        f"the secret {record.identity} was put into the database by something else than Swarm",
+        where="table secrets",
+        remedy="set it anew, or delete it; what it held before cannot be told from encrypted bytes",
+    )
+
+
 def _damaged(records: Sequence[SecretRecord]) -> DatabaseError:
-    names = ", ".join(str(_identity(record)) for record in records)
+    names = ", ".join(str(record.identity) for record in records)
     return DatabaseError(
         f"the check of what is stored failed: {names}",
         where="table secrets",

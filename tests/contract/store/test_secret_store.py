@@ -10,7 +10,7 @@ import pytest
 from swarm.kernel.errors import ConflictError
 from swarm.kernel.ids import new_id
 from swarm.store.ports import Store
-from swarm.store.records import SecretRecord, SecretScope, WorkflowRecord
+from swarm.store.records import SecretIdentity, SecretRecord, SecretScope, WorkflowRecord
 from tests.contract.store.conftest import OpenStore
 
 
@@ -30,15 +30,20 @@ def of_workflow(name: str, **fields: Any) -> SecretRecord:
     return secret(scope=SecretScope.WORKFLOW, workflow_name=name, **fields)
 
 
+def of_organization(**fields: Any) -> SecretRecord:
+    return secret(scope=SecretScope.ORGANIZATION, **{"organization_id": "default", **fields})
+
+
 async def test_a_secret_is_kept_as_it_was_given(store: Store) -> None:
     given = secret()
     await store.put_secrets([given], may_replace=False)
-    found = await store.get_secret("TOKEN", SecretScope.PROJECT)
+    found = await store.get_secret(SecretIdentity("TOKEN"))
     assert found is not None
     assert found.created_at == found.updated_at != ""
     assert replace(found, created_at="", updated_at="") == given
-    assert await store.get_secret("TOKEN", SecretScope.WORKFLOW, "flow") is None
-    assert await store.get_secret("TOKEN", SecretScope.PROJECT, None, "other") is None
+    assert await store.get_secret(SecretIdentity("TOKEN", "flow")) is None
+    assert await store.get_secret(SecretIdentity("TOKEN", project_id="other")) is None
+    assert await store.get_secret(SecretIdentity.of_organization("TOKEN")) is None
 
 
 async def test_one_name_may_stand_in_each_scope(store: Store, workflow: WorkflowRecord) -> None:
@@ -47,17 +52,24 @@ async def test_one_name_may_stand_in_each_scope(store: Store, workflow: Workflow
         of_workflow(workflow.name, workflow_id=workflow.id),
         of_workflow("another"),
         secret(project_id="other"),
+        of_organization(),
+        of_organization(organization_id="other"),
     ]
     await store.put_secrets(records, may_replace=False)
-    assert [one.workflow_name for one in await store.list_secrets()] == [
-        None,
-        "another",
-        workflow.name,
+    assert [(one.scope, one.workflow_name) for one in await store.list_secrets()] == [
+        ("organization", None),
+        ("project", None),
+        ("workflow", "another"),
+        ("workflow", workflow.name),
     ]
-    assert len(await store.list_secrets("other")) == 1
-    found = await store.get_secret("TOKEN", SecretScope.WORKFLOW, workflow.name)
-    assert found is not None
-    assert found.workflow_id == workflow.id
+    assert [one.scope for one in await store.list_secrets("other")] == ["organization", "project"]
+    assert len(await store.list_secrets("other", "none")) == 1
+    for one in records:
+        found = await store.get_secret(one.identity)
+        assert found is not None
+        assert (found.id, found.workflow_id) == (one.id, one.workflow_id)
+    with pytest.raises(ConflictError, match="TOKEN of the organization"):
+        await store.put_secrets([of_organization(project_id="other")], may_replace=False)
 
 
 async def test_a_replaced_secret_keeps_when_it_was_first_set(store: Store) -> None:
@@ -77,8 +89,8 @@ async def test_all_are_put_or_none(store: Store) -> None:
 
 async def test_only_the_secret_meant_is_deleted(store: Store) -> None:
     await store.put_secrets([secret(), of_workflow("flow"), secret("X")], may_replace=False)
-    assert await store.delete_secret("TOKEN", SecretScope.WORKFLOW, "flow")
-    assert not await store.delete_secret("TOKEN", SecretScope.WORKFLOW, "flow")
+    assert await store.delete_secret(SecretIdentity("TOKEN", "flow"))
+    assert not await store.delete_secret(SecretIdentity("TOKEN", "flow"))
     assert [(one.name, one.workflow_name) for one in await store.list_secrets()] == [
         ("TOKEN", None),
         ("X", None),

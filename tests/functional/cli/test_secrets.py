@@ -114,6 +114,10 @@ def test_a_value_is_kept_to_the_character(
         (("set", "T", "--workflow", "nowhere"), b"x", 3, "nowhere"),
         (("get", "TOKEN"), b"", 3, "no secret TOKEN"),
         (("delete", "TOKEN"), b"", 3, "no secret TOKEN"),
+        (("delete", "TOKEN", "--workflow", "gone"), b"", 3, "of workflow gone"),
+        (("get", "TOKEN", "--organization"), b"", 3, "of the organization"),
+        (("set", "T", "--organization", "--workflow", "w"), b"x", 2, "together"),
+        (("import",), b'{"A": "half \\ud83d"}', 2, "not JSON"),
         (("import",), b"{", 2, "not JSON"),
         (("import",), b'{"A": 1}', 2, "not text"),
         (("import",), b'{"format": "x"}', 2, "format"),
@@ -199,7 +203,7 @@ def test_no_form_of_a_secret_is_written_or_printed(
     assert leaks(cli, value) == []
 
 
-def test_a_workflows_secret_and_the_environments_win(
+def test_the_narrowest_scope_wins_and_the_environment_over_all(
     cli: Cli, make_agent: Make, tmp_path: Path
 ) -> None:
     agent = TELLTALE.replace("telltale", "teller").replace("given, type: string}, {name: ", "")
@@ -215,10 +219,20 @@ def test_a_workflows_secret_and_the_environments_win(
         return int(done.json["outputs"]["told"]["n"])
 
     assert "swarm secret set TOKEN" in cli("run", "telling", '{"act": ""}').err
+    cli.ok("secret", "set", "TOKEN", "--organization", stdin=b"x" * 5)
+    assert length() == 5
     cli.ok("secret", "set", "TOKEN", stdin=b"x" * 10)
     assert length() == 10
     cli.ok("secret", "set", "TOKEN", "--workflow", "telling", stdin=b"x" * 20)
     assert length() == 20
     assert length(SWARM_SECRET_TOKEN="x" * 30) == 30
+    listed = cli.ok("secret", "list", "--json").json["secrets"]
+    assert [one["scope"] for one in listed] == ["organization", "project", "workflow"]
+    exported = cli.ok("secret", "export").out
     cli.ok("secret", "delete", "TOKEN", "--workflow", "telling")
-    assert length() == 10
+    cli.ok("secret", "delete", "TOKEN")
+    assert length() == 5
+    cli.ok("secret", "delete", "TOKEN", "--organization")
+    cli.ok("secret", "import", stdin=exported.encode())
+    assert cli.ok("secret", "export").out == exported
+    assert length() == 20

@@ -8,15 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swarm.store.records import SecretIdentity
 from swarm.vault.envelope import BrokenSeal, MasterKey, Sealed, rewrap, seal, unseal
-from swarm.vault.identity import SecretIdentity
 
 KEY = MasterKey.of(b"k" * 32)
 OTHER = MasterKey.of(b"o" * 32)
 TOKEN = SecretIdentity("TOKEN")
 
 names = st.text(min_size=1, max_size=20)
-identities = st.builds(SecretIdentity, names, st.none() | names, names)
+identities = st.builds(SecretIdentity, names, st.none() | names, names) | st.builds(
+    SecretIdentity.of_organization, names, names
+)
 
 
 @given(st.binary(max_size=300), identities)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import click
 
@@ -11,65 +12,83 @@ from swarm.cli.context import asynchronous, read_settings, reading
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
 from swarm.cli.render.tables import table
-from swarm.cli.secrets import read_value, scoped_workflow, secret_document, workflow_option
+from swarm.cli.secrets import (
+    identity_document,
+    identity_of,
+    new_secret,
+    read_value,
+    scope_options,
+    secret_document,
+)
 from swarm.cli.terminal import clean, stdout
 from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import SECRET_PREFIX
-from swarm.vault.identity import SecretIdentity, check_name
-from swarm.vault.vault import NewSecret
+from swarm.vault.identity import check_name
 
 
 @click.command("set", cls=SwarmCommand)
 @click.argument("name")
-@click.argument("value", nargs=-1, metavar="")
-@workflow_option("Only runs of this workflow may read it, of any of its versions.")
+@click.argument("misplaced", nargs=-1, metavar="")
+@scope_options(
+    "Only runs of this workflow may read it, of any of its versions.",
+    "Every project of the organization may read it.",
+)
 @click.option("--keep-newline", is_flag=True, help="Keep a newline at the end of standard input.")
 @pass_globals
 @asynchronous
 async def set_(
-    options: Globals, name: str, value: tuple[str, ...], workflow: str | None, keep_newline: bool
+    options: Globals,
+    name: str,
+    misplaced: tuple[str, ...],
+    workflow: str | None,
+    organization: bool,
+    keep_newline: bool,
 ) -> None:
     """Store a secret, or give it a new value.
 
     The value is read from standard input; on a terminal, from a prompt that does not show it. One
     newline at its end is left out. It is encrypted before it is stored; the first secret of a home
-    makes the master key. Without --workflow, every workflow of the project may use it. Agents get
+    makes the master key. It is the project's, for all its workflows, unless an option says else; a
+    run takes its workflow's secret first, then the project's, then the organization's. Agents get
     it only if their manifest requests it and the request was granted.
     """
-    if value:
+    if misplaced:
         raise click.UsageError(
             "a value on the command line can be seen by others and stays in the shell's history; "
             f"pipe it in, or run `swarm secret set {clean(name)[:64]}` alone and type it"
         )
     check_name(name)
+    given = identity_of(name, workflow, organization)
     settings = read_settings(options)
     async with open_vault(settings) as opened:
-        scoped = await scoped_workflow(opened.records, workflow)
-        text = read_value(settings.max_secret_bytes, keep_newline=keep_newline)
-        identity = SecretIdentity(name, scoped.name if scoped else None)
-        await opened.vault.put([NewSecret(identity, text, scoped.id if scoped else None)])
-        record = await opened.records.store.get_secret(name, identity.scope, identity.workflow)
+        # A workflow that is not there is told before the value is asked for.
+        secret = await new_secret(opened.records, given, "")
+        value = read_value(settings.max_secret_bytes, keep_newline=keep_newline)
+        await opened.vault.put([replace(secret, value=value)])
+        record = await opened.records.store.get_secret(secret.identity)
     if options.json and record is not None:
         print_json(secret_document(record))
     elif not options.json:
-        print_lines([f"stored the secret {identity}"])
+        print_lines([f"stored the secret {secret.identity}"])
     if SECRET_PREFIX + name in os.environ:
         note(f"{SECRET_PREFIX}{name} is set in this environment, and overrides it here")
 
 
 @click.command("get", cls=SwarmCommand)
 @click.argument("name")
-@workflow_option("The secret of this workflow, not the project's.")
+@scope_options(
+    "The secret of this workflow, not the project's.",
+    "The secret of the organization, not the project's.",
+)
 @pass_globals
 @asynchronous
-async def get(options: Globals, name: str, workflow: str | None) -> None:
+async def get(options: Globals, name: str, workflow: str | None, organization: bool) -> None:
     """Print a secret's value, and a newline; with --json, the value exactly."""
+    identity = identity_of(name, workflow, organization)
     async with open_vault(read_settings(options)) as opened:
-        scoped = await scoped_workflow(opened.records, workflow)
-        identity = SecretIdentity(name, scoped.name if scoped else None)
         value = await opened.vault.get(identity)
     if options.json:
-        print_json({"name": name, "workflow": identity.workflow, "value": value})
+        print_json({**identity_document(identity), "value": value})
         return
     print_lines([clean(value) if stdout().is_terminal else value])
 
@@ -110,18 +129,19 @@ async def list_(options: Globals) -> None:
 
 @click.command("delete", cls=SwarmCommand)
 @click.argument("name")
-@workflow_option("The secret of this workflow, not the project's.")
+@scope_options(
+    "The secret of this workflow, not the project's.",
+    "The secret of the organization, not the project's.",
+)
 @pass_globals
 @asynchronous
-async def delete(options: Globals, name: str, workflow: str | None) -> None:
+async def delete(options: Globals, name: str, workflow: str | None, organization: bool) -> None:
     """Delete a secret. It cannot be brought back; no key is needed."""
+    identity = identity_of(name, workflow, organization)
     async with open_vault(read_settings(options)) as opened:
-        scoped = await scoped_workflow(opened.records, workflow)
-        identity = SecretIdentity(name, scoped.name if scoped else None)
-        store = opened.records.store
-        if not await store.delete_secret(name, identity.scope, identity.workflow):
+        if not await opened.records.store.delete_secret(identity):
             raise await opened.vault.unknown(identity)
     if options.json:
-        print_json({"deleted": {"name": name, "workflow": identity.workflow}})
+        print_json({"deleted": identity_document(identity)})
     else:
         print_lines([f"deleted the secret {clean(str(identity))}"])

@@ -10,7 +10,6 @@ from swarm.bootstrap.vaults import open_vault
 from swarm.cli.context import asynchronous, read_settings
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
-from swarm.vault.vault import REWRAP_BATCH
 
 
 @click.command("rotate", cls=SwarmCommand)
@@ -29,11 +28,13 @@ async def rotate(options: Globals, retire: bool) -> None:
     by putting the new one, and a comma, in front of the old one; rotate then does the rest.
     """
 
+    settings = read_settings(options)
+
     def told(count: int) -> None:
-        if count >= REWRAP_BATCH:
+        if count >= settings.secret_rotation_batch:
             note(f"{count:,} secrets encrypted anew")
 
-    async with open_vault(read_settings(options)) as opened:
+    async with open_vault(settings) as opened:
         done = await opened.vault.rotate(retire=retire, on_batch=told)
     if options.json:
         print_json(asdict(done))

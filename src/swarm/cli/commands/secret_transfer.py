@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from swarm.bootstrap.records import Records
 from swarm.bootstrap.vaults import open_vault
 from swarm.cli.context import asynchronous, read_settings
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
-from swarm.cli.secrets import read_text, scoped_workflow, workflow_option
+from swarm.cli.secrets import (
+    identity_document,
+    identity_of,
+    new_secret,
+    read_text,
+    scope_options,
+)
 from swarm.cli.terminal import stdout
 from swarm.kernel.errors import (
     ConflictError,
@@ -23,8 +29,7 @@ from swarm.kernel.errors import (
     UnavailableError,
 )
 from swarm.kernel.json import JsonObject, JsonValue, dumps, loads
-from swarm.vault.identity import SecretIdentity
-from swarm.vault.vault import NewSecret
+from swarm.store.records import SecretIdentity, SecretScope
 
 FORMAT = "swarm-secrets-1"
 MAX_DOCUMENT_FACTOR = 256
@@ -32,7 +37,7 @@ MAX_DOCUMENT_FACTOR = 256
 
 
 @click.command("export", cls=SwarmCommand)
-@workflow_option("Only the secrets of this workflow.")
+@scope_options("Only the secrets of this workflow.", "Only the secrets of the organization.")
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -41,7 +46,9 @@ MAX_DOCUMENT_FACTOR = 256
 )
 @pass_globals
 @asynchronous
-async def export(options: Globals, workflow: str | None, output: Path | None) -> None:
+async def export(
+    options: Globals, workflow: str | None, organization: bool, output: Path | None
+) -> None:
     """Write secrets, readable, as a JSON document that `swarm secret import` reads.
 
     It goes to standard output, unless that is a terminal. The values are not encrypted: pipe the
@@ -52,17 +59,17 @@ async def export(options: Globals, workflow: str | None, output: Path | None) ->
             "the values would be shown on the terminal",
             remedy="pipe them into a program, or name a file with --output",
         )
+    wanted = identity_of("", workflow, organization)
+    everything = workflow is None and not organization
     async with open_vault(read_settings(options)) as opened:
-        scoped = await scoped_workflow(opened.records, workflow)
         records = [
             record
             for record in await opened.records.store.list_secrets()
-            if scoped is None or record.workflow_name == scoped.name
+            if everything or replace(record.identity, name="") == wanted
         ]
         opened_records = await opened.vault.open_all(records)
     secrets: list[JsonValue] = [
-        {"name": record.name, "workflow": record.workflow_name, "value": value}
-        for record, value in opened_records
+        {**identity_document(record.identity), "value": value} for record, value in opened_records
     ]
     document: JsonObject = {"format": FORMAT, "secrets": secrets}
     if output is None:
@@ -92,7 +99,7 @@ async def import_(options: Globals, file: Path, replace: bool) -> None:
     settings = read_settings(options)
     entries = _entries(_read(file, MAX_DOCUMENT_FACTOR * settings.max_secret_bytes))
     async with open_vault(settings) as opened:
-        secrets = [await _new_secret(opened.records, entry) for entry in entries]
+        secrets = [await new_secret(opened.records, *_secret(entry)) for entry in entries]
         if len({secret.identity for secret in secrets}) < len(secrets):
             raise ConflictError("the document gives a secret twice", remedy="give it once")
         if secrets:
@@ -127,7 +134,7 @@ def _entries(text: str) -> list[JsonObject]:
     except InvalidError:
         raise _malformed("it is not JSON") from None
     if isinstance(document, dict) and "format" not in document:
-        return [{"name": name, "workflow": None, "value": one} for name, one in document.items()]
+        return [{"name": name, "value": one} for name, one in document.items()]
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise _malformed(f"its format is not {FORMAT}")
     listed = document.get("secrets")
@@ -136,15 +143,18 @@ def _entries(text: str) -> list[JsonObject]:
     return listed
 
 
-async def _new_secret(records: Records, entry: JsonObject) -> NewSecret:
+def _secret(entry: JsonObject) -> tuple[SecretIdentity, str]:
     name, workflow, value = entry.get("name"), entry.get("workflow"), entry.get("value")
     if not isinstance(name, str) or not (workflow is None or isinstance(workflow, str)):
         raise _malformed("the name or workflow of a secret is not text")
     if not isinstance(value, str):
         raise _malformed(f"the value of {name} is not text")
-    scoped = await scoped_workflow(records, workflow)
-    identity = SecretIdentity(name, scoped.name if scoped else None)
-    return NewSecret(identity, value, scoped.id if scoped else None)
+    identity = SecretIdentity(name, workflow)
+    if entry.get("scope") == SecretScope.ORGANIZATION and workflow is None:
+        identity = SecretIdentity.of_organization(name)
+    if entry.get("scope", identity.scope) != identity.scope:
+        raise _malformed(f"the scope of {name} does not fit")
+    return identity, value
 
 
 def _malformed(why: str) -> InputError:

@@ -7,27 +7,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from swarm.kernel.errors import ConflictError
-from swarm.store.records import SecretRecord, SecretScope
+from swarm.store.records import SecretIdentity, SecretRecord
 from swarm.store.sqlite.rows import SECRETS, Value
 
 _SELECT = f"SELECT {SECRETS.column_list} FROM secrets"
-_NAME = ("project_id", "scope", "coalesce(workflow_name, workflow_id, '')", "name")
-"""What the unique index ``idx_secrets_name`` is over."""
-_SAME = f"WHERE {' AND '.join(f'{part} = ?' for part in _NAME)}"
+_IDENTITY = (
+    "scope",
+    "coalesce(organization_id, project_id)",
+    "coalesce(workflow_name, workflow_id, '')",
+    "name",
+)
+"""What the unique index ``idx_secrets_identity`` is over."""
+_SAME = f"WHERE {' AND '.join(f'{part} = ?' for part in _IDENTITY)}"
 # A replaced value is a new record that keeps the time of the first.
 _REPLACE = (
-    f"{SECRETS.insert()} ON CONFLICT ({', '.join(_NAME)}) "
+    f"{SECRETS.insert()} ON CONFLICT ({', '.join(_IDENTITY)}) "
     "DO UPDATE SET workflow_id = excluded.workflow_id, updated_at = excluded.updated_at, "
     "encrypted_value = excluded.encrypted_value, wrapped_key = excluded.wrapped_key, "
     "key_id = excluded.key_id"
 )
 
-Key = tuple[str, str, str, str]
-"""Project, scope, workflow or an empty text, name."""
 
-
-def key(name: str, scope: SecretScope, workflow_name: str | None, project_id: str) -> Key:
-    return (project_id, scope.value, workflow_name or "", name)
+def _parameters(identity: SecretIdentity) -> tuple[str, str, str, str]:
+    """The values of ``_IDENTITY``."""
+    return (identity.scope.value, identity.owner, identity.workflow or "", identity.name)
 
 
 def stamped(record: SecretRecord, time: str) -> SecretRecord:
@@ -39,38 +42,43 @@ def stamped(record: SecretRecord, time: str) -> SecretRecord:
 
 def put(
     connection: sqlite3.Connection,
-    secrets: Sequence[tuple[Key, Sequence[Value]]],
+    secrets: Sequence[tuple[SecretIdentity, Sequence[Value]]],
     *,
     may_replace: bool,
 ) -> None:
     for identity, row in secrets:
         if not may_replace and get(connection, identity) is not None:
             raise ConflictError(
-                f"the secret {identity[3]} is there already",
+                f"the secret {identity} is there already",
                 remedy="import with --replace to give it the new value",
             )
         connection.execute(_REPLACE, row)
 
 
-def get(connection: sqlite3.Connection, identity: Key) -> SecretRecord | None:
-    row = connection.execute(f"{_SELECT} {_SAME}", identity).fetchone()
+def get(connection: sqlite3.Connection, identity: SecretIdentity) -> SecretRecord | None:
+    row = connection.execute(f"{_SELECT} {_SAME}", _parameters(identity)).fetchone()
     return SECRETS.decode(row) if row else None
 
 
-def list_all(connection: sqlite3.Connection, project_id: str) -> list[SecretRecord]:
+def list_all(
+    connection: sqlite3.Connection, project_id: str, organization_id: str
+) -> list[SecretRecord]:
     rows = connection.execute(
-        f"{_SELECT} WHERE project_id = ? ORDER BY name, coalesce(workflow_name, workflow_id, '')",
-        (project_id,),
+        f"{_SELECT} WHERE iif(organization_id IS NULL, project_id = ?, organization_id = ?) "
+        "ORDER BY name, organization_id IS NULL, coalesce(workflow_name, '')",
+        (project_id, organization_id),
     )
     return [SECRETS.decode(row) for row in rows]
 
 
-def delete(connection: sqlite3.Connection, identity: Key) -> bool:
-    return connection.execute(f"DELETE FROM secrets {_SAME}", identity).rowcount > 0
+def delete(connection: sqlite3.Connection, identity: SecretIdentity) -> bool:
+    return connection.execute(f"DELETE FROM secrets {_SAME}", _parameters(identity)).rowcount > 0
 
 
 def count_by_key(connection: sqlite3.Connection) -> dict[str, int]:
-    rows = connection.execute("SELECT ifnull(key_id, ''), count(*) FROM secrets GROUP BY key_id")
+    rows = connection.execute(
+        "SELECT key_id, count(*) FROM secrets WHERE key_id <> '' GROUP BY key_id"
+    )
     return {str(key_id): int(count) for key_id, count in rows}
 
 
@@ -78,7 +86,7 @@ def list_not_under(
     connection: sqlite3.Connection, key_id: str, after: str, limit: int
 ) -> list[SecretRecord]:
     rows = connection.execute(
-        f"{_SELECT} WHERE ifnull(key_id, '') <> ? AND id > ? ORDER BY id LIMIT ?",
+        f"{_SELECT} WHERE key_id NOT IN (?, '') AND id > ? ORDER BY id LIMIT ?",
         (key_id, after, limit),
     )
     return [SECRETS.decode(row) for row in rows]

@@ -11,6 +11,7 @@ from pathlib import Path
 from swarm.kernel.clock import now_text
 from swarm.kernel.settings import Settings
 from swarm.store.records import (
+    DEFAULT_ORGANIZATION,
     DEFAULT_PROJECT,
     AgentRecord,
     GrantRecord,
@@ -18,8 +19,8 @@ from swarm.store.records import (
     RunChanges,
     RunFilter,
     RunRecord,
+    SecretIdentity,
     SecretRecord,
-    SecretScope,
     StepRecord,
     WorkflowRecord,
 )
@@ -220,39 +221,23 @@ class SqliteStore:
 
     async def put_secrets(self, records: Sequence[SecretRecord], *, may_replace: bool) -> None:
         time = now_text()
-        rows = [
-            (
-                secrets.key(one.name, one.scope, one.workflow_name, one.project_id),
-                SECRETS.encode(secrets.stamped(one, time)),
-            )
-            for one in records
-        ]
+        rows = [(one.identity, SECRETS.encode(secrets.stamped(one, time))) for one in records]
         await self._writer.submit(
             lambda connection: secrets.put(connection, rows, may_replace=may_replace)
         )
 
-    async def get_secret(
-        self,
-        name: str,
-        scope: SecretScope,
-        workflow_name: str | None = None,
-        project_id: str = DEFAULT_PROJECT,
-    ) -> SecretRecord | None:
-        key = secrets.key(name, scope, workflow_name, project_id)
-        return await self._readers.run(lambda connection: secrets.get(connection, key))
+    async def get_secret(self, identity: SecretIdentity) -> SecretRecord | None:
+        return await self._readers.run(lambda connection: secrets.get(connection, identity))
 
-    async def list_secrets(self, project_id: str = DEFAULT_PROJECT) -> list[SecretRecord]:
-        return await self._readers.run(lambda connection: secrets.list_all(connection, project_id))
+    async def list_secrets(
+        self, project_id: str = DEFAULT_PROJECT, organization_id: str = DEFAULT_ORGANIZATION
+    ) -> list[SecretRecord]:
+        return await self._readers.run(
+            lambda connection: secrets.list_all(connection, project_id, organization_id)
+        )
 
-    async def delete_secret(
-        self,
-        name: str,
-        scope: SecretScope,
-        workflow_name: str | None = None,
-        project_id: str = DEFAULT_PROJECT,
-    ) -> bool:
-        key = secrets.key(name, scope, workflow_name, project_id)
-        return await self._writer.submit(lambda connection: secrets.delete(connection, key))
+    async def delete_secret(self, identity: SecretIdentity) -> bool:
+        return await self._writer.submit(lambda connection: secrets.delete(connection, identity))
 
     async def count_secrets_by_key(self) -> dict[str, int]:
         return await self._readers.run(secrets.count_by_key)
