@@ -6,11 +6,13 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # Options for pytest, such as: make test PYTEST="-k wire"
 PYTEST ?=
+# Options for bench-engine, such as: make bench-engine BENCH="--rounds 5 --engines floor,swarm"
+BENCH ?=
 
-.PHONY: help run test prove bench lint format docs lock setup setup-dev clean
+.PHONY: help run test prove bench bench-engine lint format docs lock setup setup-dev clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup ## Set up, then report on this checkout with the workflow repo-report
 	@$(BIN)/swarm agent register --all
@@ -26,6 +28,9 @@ prove: setup-dev ## The tests with their full counts (slow), as a claim's eviden
 bench: setup ## Measure this machine: engine and sandbox, per step and per second
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/sandbox.py
+
+bench-engine: setup ## Compare the engine with DBOS, LangGraph and Prefect (BENCH="--json FILE")
+	$(BIN)/python benchmarks/engine.py --peers "$$($(BIN)/python scripts/benchmark_peers.py)" $(BENCH)
 
 lint: setup-dev ## Formatting, lint, strict types and the import layers
 	$(BIN)/ruff format --check .

@@ -108,7 +108,7 @@ def ensure(profile: str) -> None:
     wanted = ({"run", "build", profile} | set(state.locks)) & set(LOCKS)
     if "node" not in wanted and not host_has_node():
         wanted.add("node")
-    digests = {name: _digest(ROOT / LOCKS[name]) for name in sorted(wanted)}
+    digests = {name: file_digest(ROOT / LOCKS[name]) for name in sorted(wanted)}
     if state.locks != digests or not state.python:
         uv = find_uv() or fetch_uv()
         install_locks(uv, digests)
@@ -165,7 +165,9 @@ def fetch_uv() -> str:
                 pip = [sys.executable, str(wheel / "pip"), "--python", str(VENV / "bin" / "python")]
         requirement = Path(scratch) / "uv.txt"
         requirement.write_text(_locked("uv"))
-        _run([*pip, "install", "--quiet", "--require-hashes", "--no-deps", "-r", str(requirement)])
+        run_command(
+            [*pip, "install", "--quiet", "--require-hashes", "--no-deps", "-r", str(requirement)]
+        )
     return str(VENV / "bin" / "uv")
 
 
@@ -176,7 +178,7 @@ def install_locks(uv: str, digests: Mapping[str, str]) -> None:
     names = [name for name in digests if name != "run" or "test" not in digests]
     files = [str(ROOT / LOCKS[name]) for name in names]
     say(f"installing {', '.join(LOCKS[name] for name in names)}")
-    _run([uv, "pip", "sync", "--quiet", "--require-hashes", *_into_venv(), *files])
+    run_command([uv, "pip", "sync", "--quiet", "--require-hashes", *_into_venv(), *files])
 
 
 def install_wheel(uv: str) -> None:
@@ -185,10 +187,10 @@ def install_wheel(uv: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         build = ["build", "--quiet", "--wheel", "--out-dir", folder, *_into_venv()]
         # The build tools are in the environment, so that an edited source needs no network.
-        _run([uv, *build, "--no-build-isolation", str(ROOT)])
+        run_command([uv, *build, "--no-build-isolation", str(ROOT)])
         (wheel,) = Path(folder).glob("*.whl")
         options = ["--quiet", "--no-deps", "--reinstall", "--no-index"]
-        _run([uv, "pip", "install", *options, *_into_venv(), str(wheel)])
+        run_command([uv, "pip", "install", *options, *_into_venv(), str(wheel)])
 
 
 def sources_digest() -> str:
@@ -200,7 +202,7 @@ def sources_digest() -> str:
         if "__pycache__" in path.parts:
             continue
         mode = path.stat().st_mode & 0o111
-        digest.update(f"{path.relative_to(ROOT)}\0{mode}\0{_digest(path)}\n".encode())
+        digest.update(f"{path.relative_to(ROOT)}\0{mode}\0{file_digest(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -249,7 +251,7 @@ def _make_venv() -> None:
     if VENV.exists():
         shutil.rmtree(VENV)
     say(f"making .venv with Python {sys.version.split()[0]}")
-    _run([sys.executable, "-m", "venv", "--without-pip", str(VENV)])
+    run_command([sys.executable, "-m", "venv", "--without-pip", str(VENV)])
 
 
 def _distribution_pip(scratch: Path) -> Path | None:
@@ -264,7 +266,7 @@ def _distribution_pip(scratch: Path) -> Path | None:
         )
         for archive in scratch.glob("*.deb"):
             if fetched.returncode == 0:
-                _run(["dpkg-deb", "-x", str(archive), str(scratch)])
+                run_command(["dpkg-deb", "-x", str(archive), str(scratch)])
         wheels = list(scratch.glob("usr/share/python-wheels/pip-*.whl"))
     return wheels[0] if wheels else None
 
@@ -297,7 +299,7 @@ def _quietly(command: list[str]) -> int:
     return subprocess.run(command, capture_output=True, check=False).returncode
 
 
-def _run(command: list[str]) -> None:
+def run_command(command: list[str]) -> None:
     """Run a command, its output going where ours goes."""
     environment = fetch_settings(os.environ, _pip_configuration())
     environment.pop("VIRTUAL_ENV", None)
@@ -307,7 +309,7 @@ def _run(command: list[str]) -> None:
     subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL, cwd=ROOT)
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -39,7 +39,9 @@ class Swarm:
 
 
 @asynccontextmanager
-async def open_swarm(settings: Settings, *, role: str) -> AsyncIterator[Swarm]:
+async def open_swarm(
+    settings: Settings, *, role: str, backends: Backends | None = None
+) -> AsyncIterator[Swarm]:
     """Open the home of ``settings``, made if it is not there, and close it in order.
 
     Opening neither joins the home's hosts nor starts a sandbox: the first run or invocation does.
@@ -48,6 +50,7 @@ async def open_swarm(settings: Settings, *, role: str) -> AsyncIterator[Swarm]:
         settings: where the home is, and its limits.
         role: what this process is once it drives runs: ``run`` and the like drive their own,
             ``worker`` and ``serve`` take over others'.
+        backends: where sandboxes come from, if not from this machine's own; closed here.
 
     Raises:
         UnavailableError: the home or its database cannot be used.
@@ -57,7 +60,7 @@ async def open_swarm(settings: Settings, *, role: str) -> AsyncIterator[Swarm]:
     async with AsyncExitStack() as closing:
         store = await open_store(home.database, settings)
         closing.push_async_callback(store.close)
-        backends = Backends(settings)
+        backends = backends or Backends(settings)
         closing.push_async_callback(backends.close)
         artifacts = LocalArtifacts(home.artifacts)
         agents = AgentCatalog(store, home, settings)

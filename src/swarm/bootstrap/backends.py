@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from swarm.dispatch.local_hosts import HostLease
 from swarm.kernel.settings import Settings
 from swarm.sandbox.linux.backend import NamespaceBackend
@@ -14,9 +16,12 @@ from swarm.sandbox.unisolated import UnisolatedBackend
 class Backends:
     """Gives the backend of a level. A command that runs no agent never starts one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, made: Mapping[Isolation, SandboxBackend] | None = None
+    ) -> None:
+        """``made``: backends to use for their levels, such as a simulation's; closed here."""
         self._settings = settings
-        self._made: dict[Isolation, SandboxBackend] = {}
+        self._made = dict(made or {})
         self._lock_descriptors: tuple[int, ...] = ()
 
     def hold(self, lease: HostLease) -> None:
