@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from swarm.expressions.template import compile_template
+from swarm.expressions.template import SecretText, compile_template
 from swarm.kernel.errors import NotFoundError, RefusedError
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.kernel.settings import SECRET_PREFIX
 from swarm.store.records import DEFAULT_PROJECT
-from swarm.vault.masking import MASK as MASK
 from swarm.vault.masking import Masks
 
 
@@ -96,21 +95,21 @@ class InvocationSecrets:
 
 @dataclass(frozen=True, slots=True)
 class SecretLeaf:
-    """A leaf of a step's inputs that is ``${secrets.NAME}``.
+    """A leaf of a step's inputs that holds ``${secrets.NAME}``, alone or within plain text.
 
     Known from the definition, never from values: data cannot make itself a secret.
     """
 
     path: tuple[str | int, ...]
-    name: str
+    text: SecretText
 
 
 def secret_leaves(value: JsonValue, path: tuple[str | int, ...] = ()) -> Iterator[SecretLeaf]:
     """The leaves below ``value`` that are secrets, as the definition has them."""
     if isinstance(value, str) and "${" in value:
         template = compile_template(value, where="inputs")
-        if template.path is not None and template.path[0] == "secrets":
-            yield SecretLeaf(path, template.path[1])
+        if template.secret is not None:
+            yield SecretLeaf(path, template.secret)
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from secret_leaves(item, (*path, key))
@@ -131,7 +130,10 @@ async def with_secrets(
     """
     filled = inputs
     for leaf in leaves:
-        filled = _replaced(filled, leaf.path, await secrets.read(leaf.name))
+        pieces = [
+            piece if isinstance(piece, str) else await secrets.read(piece[1]) for piece in leaf.text
+        ]
+        filled = _replaced(filled, leaf.path, "".join(pieces))
     return filled
 
 

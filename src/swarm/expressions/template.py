@@ -3,11 +3,14 @@
 A text that is only one ``${...}`` becomes the expression's value, with its type; other text with
 expressions becomes text, in which strings stand as they are and other values as JSON. ``$${``
 writes a literal ``${``. Keys are never templates.
+
+A text that holds ``${secrets.NAME}`` becomes a reference, ``{"$secret": ...}``: the value is put in
+by the host where it is needed, and is never known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 
 from swarm.definitions.values import SECRET_KEY as SECRET_KEY
@@ -21,13 +24,15 @@ from swarm.kernel.json import JsonObject, JsonValue
 DEFAULT_FUEL = 100_000
 
 Scope = Mapping[str, JsonValue]
+SecretText = tuple[str | Reference, ...]
+"""Plain text as it stands, and ``("secrets", NAME)`` for the value of each secret in it."""
 _Evaluator = Callable[[Scope], JsonValue]
 
 
 class Template:
     """A compiled template. Immutable; may be shared between threads and evaluated often."""
 
-    __slots__ = ("_evaluate", "_value", "is_constant", "is_whole", "path", "references")
+    __slots__ = ("_evaluate", "_value", "is_constant", "is_whole", "path", "references", "secret")
 
     references: frozenset[Reference]
     """The paths that it reads, such as ``("steps", "a", "outputs", "x")``."""
@@ -37,6 +42,8 @@ class Template:
     """Whether it is one text that is only one ``${...}``, so that any type can come of it."""
     path: Reference | None
     """The path, where that expression is only ``a.b.c``."""
+    secret: SecretText | None
+    """Its pieces, where it is one text that holds secrets."""
 
     def __init__(
         self,
@@ -44,6 +51,7 @@ class Template:
         evaluate: _Evaluator | None,
         references: frozenset[Reference],
         whole: Expression | None = None,
+        secret: SecretText | None = None,
     ) -> None:
         self._value = value
         self._evaluate = evaluate
@@ -51,6 +59,7 @@ class Template:
         self.is_constant = evaluate is None
         self.is_whole = whole is not None
         self.path = whole.path if whole is not None else None
+        self.secret = secret
 
     def named(self, root: str) -> frozenset[str]:
         """The names right below ``root`` that it reads, such as the ids of steps."""
@@ -86,8 +95,14 @@ def compile_template(value: JsonValue, *, where: str, fuel: int = DEFAULT_FUEL) 
     compiler = _Compiler(where, fuel)
     evaluate = compiler.compile(value, "")
     constant = compiler.constant(value) if evaluate is None else None
-    whole = compiler.whole if isinstance(value, str) else None
-    return Template(constant, evaluate, frozenset(compiler.references), whole)
+    is_text = isinstance(value, str)
+    return Template(
+        constant,
+        evaluate,
+        frozenset(compiler.references),
+        compiler.whole if is_text else None,
+        compiler.secret if is_text else None,
+    )
 
 
 def evaluate_condition(template: Template, scope: Scope) -> bool:
@@ -134,6 +149,7 @@ class _Compiler:
         self.fuel = fuel
         self.references: set[Reference] = set()
         self.whole: Expression | None = None
+        self.secret: SecretText | None = None
 
     def compile(self, value: JsonValue, path: str) -> _Evaluator | None:
         """What evaluates ``value``, or None where it holds no expression."""
@@ -180,9 +196,11 @@ class _Compiler:
         for expression in expressions:
             self.references |= expression.references
         self.whole = expressions[0] if len(parts) == 1 else None
-        secret = _secret_reference(expressions, len(parts))
-        if secret is not None:
-            return lambda _: dict(secret)
+        self.secret = _secret_text(parts)
+        if self.secret is not None:
+            alone = self.secret[0] if len(parts) == 1 else text
+            reference: JsonObject = {SECRET_KEY: alone if isinstance(alone, str) else alone[1]}
+            return lambda _: dict(reference)
         if len(parts) == 1:
             return expressions[0].evaluate
         pieces = [part if isinstance(part, str) else part.evaluate for part in parts]
@@ -191,21 +209,28 @@ class _Compiler:
         )
 
 
-def _secret_reference(expressions: list[Expression], parts: int) -> JsonObject | None:
-    """The reference that ``${secrets.NAME}`` evaluates to, if the text is that.
+def _secret_text(parts: Sequence[str | Expression]) -> SecretText | None:
+    """The pieces of a text that holds secrets; None if it holds none.
 
     Raises:
         ExpressionError: a secret is used in any other way: its value must stay unknown here.
     """
-    for expression in expressions:
-        if any(reference[0] == "secrets" for reference in expression.references):
-            if parts == 1 and expression.path is not None and len(expression.path) == 2:
-                return {SECRET_KEY: expression.path[1]}
-            raise expression.error(
-                "a secret can only be handed on as it is, not used in text or computed with",
-                "write ${secrets.NAME} alone",
+    expressions = [part for part in parts if isinstance(part, Expression)]
+    secrets = [one for one in expressions if any(path[0] == "secrets" for path in one.references)]
+    if not secrets:
+        return None
+    for one in secrets:
+        if one.path is None or len(one.path) != 2:
+            raise one.error(
+                "a secret can only be handed on as it is, not computed with",
+                "write ${secrets.NAME} alone or within plain text",
             )
-    return None
+    if len(secrets) < len(expressions):
+        raise secrets[0].error(
+            "a text with a secret can hold no other expressions",
+            "write ${secrets.NAME} alone or within plain text, and hand on the rest apart",
+        )
+    return tuple(part if isinstance(part, str) else (part.path or ()) for part in parts)
 
 
 def _always(value: JsonValue) -> _Evaluator:

@@ -217,13 +217,14 @@ async def test_a_secret_reaches_the_agent_and_nothing_that_is_kept(
         """
 steps:
   - {id: a, agent: actor, inputs: {secret: "${secrets.TOKEN}", say: "it is "}}
-outputs: {said: "${steps.a.outputs.said}"}
+  - {id: b, agent: actor, inputs: {secret: "Bearer ${secrets.TOKEN}.", say: "it is "}}
+outputs: {said: ["${steps.a.outputs.said}", "${steps.b.outputs.said}"]}
 """
     )
-    assert run.outputs == {"said": "it is ********"}, run.error
-    (step,) = await swarm.store.list_steps(run.id)
-    assert step.inputs is not None
-    assert step.inputs["secret"] == {"$secret": "TOKEN"}
+    assert run.outputs == {"said": ["it is ********", "it is Bearer ********."]}, run.error
+    steps = {step.step_id: step.inputs or {} for step in await swarm.store.list_steps(run.id)}
+    assert steps["a"]["secret"] == {"$secret": "TOKEN"}
+    assert steps["b"]["secret"] == {"$secret": "Bearer ${secrets.TOKEN}."}
     await swarm.store.close()
     kept = [path for path in swarm.home.root.rglob("*") if path.is_file()]
     assert kept

@@ -83,7 +83,7 @@ def test_a_sound_workflow_has_no_problem() -> None:
             "when: ${steps.a.outputs.length > 0 and not steps.a.error}",
             "b",
         )
-        + step("message: '${secrets.KEY}', data: {deep: ['${inputs.options.x}']}", "", "c")
+        + step("message: 'Bearer ${secrets.KEY}', data: {deep: ['${inputs.options.x}']}", "", "c")
         + step("message: '${steps.b.outputs.details.any.thing}', ratio: 1", "needs: [c]", "d")
         + "outputs: {total: '${steps.b.outputs.length}', all: '${steps.b.outputs}'}\n"
         + "on_error:\n  - notify: {type: log, message: '${error.message} in ${error.step}'}\n"
@@ -106,7 +106,8 @@ def test_a_sound_workflow_has_no_problem() -> None:
         ("message: '${error.message}'", "`error` cannot be used here", "leave it out"),
         ("message: '${item}'", "only in `for_each`", "leave it out"),
         ("message: '${inputs.text'", "is never closed", "close it"),
-        ("message: 'Bearer ${secrets.KEY}'", "can only be handed on", "${secrets.NAME}"),
+        ("message: 'Bearer ${secrets.KEY|upper}'", "can only be handed on", "${secrets.NAME}"),
+        ("message: 'Bearer ${secrets.OTHER}'", "does not request the secret `OTHER`", "permiss"),
         ("message: '${secrets.OTHER}'", "does not request the secret `OTHER`", "permissions"),
         ("message: 5", "must be a string, got integer 5", "fits"),
         ("message: hi, times: '5'", 'must be an integer, got string "5"', "fits"),

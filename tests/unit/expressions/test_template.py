@@ -206,7 +206,8 @@ def test_fails_when_evaluated(template: str, told: str) -> None:
         ("${steps[inputs.text].outputs.total}", "write steps.<step>"),
         ("${steps|length}", "named with a dot"),
         ("${[steps]}", "named with a dot"),
-        ("token ${secrets.KEY}", "write ${secrets.NAME} alone"),
+        ("${inputs.text} ${secrets.KEY}", "can hold no other expressions"),
+        ("token ${secrets.KEY|upper}", "write ${secrets.NAME} alone"),
         ("${secrets.KEY|upper}", "write ${secrets.NAME} alone"),
         ("${[secrets.KEY]}", "write ${secrets.NAME} alone"),
         ("${secrets}", "write ${secrets.NAME} alone"),
@@ -263,6 +264,16 @@ def test_references_are_those_that_are_read() -> None:
 def test_a_secret_stays_a_reference() -> None:
     assert evaluate({"key": "${secrets.KEY}"}) == {"key": {"$secret": "KEY"}}
     assert not compiled("${secrets.KEY}").is_constant
+    assert compiled("${secrets.KEY}").secret == (("secrets", "KEY"),)
+    assert compiled({"key": "${secrets.KEY}"}).secret is None
+
+
+def test_a_secret_in_plain_text_is_a_reference_too() -> None:
+    text = "$${a} ${secrets.USER}:${ secrets.KEY }!"
+    assert evaluate(text) == {"$secret": text}
+    pieces = ("${a} ", ("secrets", "USER"), ":", ("secrets", "KEY"), "!")
+    assert compiled(text).secret == pieces
+    assert compiled(text).references == {("secrets", "USER"), ("secrets", "KEY")}
 
 
 def test_fuel_ends_what_takes_too_long() -> None:
