@@ -49,6 +49,14 @@ def pytest_report_header() -> str:
     return f"swarm: {place}; SWARM_TEST_SCALE={SCALE} SWARM_TEST_SEED={seed}"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests recorded with ``record_property("measured", ...)``: a claim's figures."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "measured":
+                terminalreporter.write_line(f"{report.nodeid}: {value}")
+
+
 @pytest.fixture(scope="session")
 def scale() -> Scale:
     """``scale(small=5, full=50)``: the count that this run of the tests asks for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import signal
@@ -54,6 +55,7 @@ class ProcessSandbox:
         self._session = GuestSession(request.limits)
         self._folder: Path | None = None
         self._outputs = -1
+        self._life_line = -1
         self._process: subprocess.Popen[bytes] | None = None
         self._ended: asyncio.Future[tuple[int, float]] = asyncio.get_running_loop().create_future()
         self._is_killed = False
@@ -116,6 +118,9 @@ class ProcessSandbox:
             await self._kill()
             self._process = None
         self._session.close()
+        if self._life_line >= 0:
+            os.close(self._life_line)
+            self._life_line = -1
         if self._outputs >= 0:
             os.close(self._outputs)
             self._outputs = -1
@@ -169,16 +174,22 @@ class ProcessSandbox:
         return [str(python_program().program), "-I", str(GUEST)]
 
     def _execute(self, program: list[str], ends: GuestEnds) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            program,
-            stdin=subprocess.DEVNULL,
-            stdout=ends.stdout,
-            stderr=ends.stderr,
-            pass_fds=(ends.wire,),
-            cwd=self._request.program.package,
-            env=self._environment(ends.wire),
-            start_new_session=True,
-        )
+        end, self._life_line = os.pipe()
+        try:
+            process = subprocess.Popen(
+                program,
+                stdin=subprocess.DEVNULL,
+                stdout=ends.stdout,
+                stderr=ends.stderr,
+                pass_fds=(ends.wire, end),
+                cwd=self._request.program.package,
+                env=self._environment(ends.wire),
+                start_new_session=True,
+            )
+            _kill_at_hangup(end, process.pid)
+        finally:
+            os.close(end)
+        return process
 
     def _environment(self, wire: int) -> dict[str, str]:
         program, folder = self._request.program, str(self._folder)
@@ -215,3 +226,15 @@ class ProcessSandbox:
         _, status, usage = os.wait4(self._process.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         self._ended.set_result((status, usage.ru_utime + usage.ru_stime))
+
+
+def _kill_at_hangup(end: int, group: int) -> None:
+    """Have the kernel kill a process group when the pipe's other end is closed, as it is when this
+    process dies, however it dies: the successor of an attempt must never run beside it.
+
+    The group holds ``end`` open: see F_SETSIG and F_SETOWN in fcntl(2). A host that dies before
+    this has not called the handler yet, and its guest ends for want of a wire.
+    """
+    fcntl.fcntl(end, fcntl.F_SETOWN, -group)
+    fcntl.fcntl(end, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_ASYNC)

@@ -1,0 +1,185 @@
+"""Keeps commands of a home running, and kills processes of it at random moments."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tests.recovery.kills.home import Home, Process, wait_until
+from tests.recovery.kills.workflows import Flow
+from tests.recovery.sandbox.traffic import children, kill_child
+
+CLIENTS = 3
+"""Commands that run at once; the background workers that they start come on top."""
+MOST_BETWEEN_KILLS_SECONDS = 0.4
+MAX_UNFINISHED = 12
+"""Runs on their way from which on no new ones are started."""
+
+
+class Chaos:
+    """What goes on in one home until enough has been killed."""
+
+    def __init__(self, home: Home, flows: list[Flow], isolation: str, rng: random.Random) -> None:
+        self.home = home
+        self.kills: Counter[str] = Counter()
+        self.numbers: dict[str, int] = {}
+        self._flows = flows
+        self._isolation = isolation
+        self._rng = rng
+        self._clients: list[Process] = []
+        self._seen: dict[str, dict[str, tuple[object, ...]]] = {}
+
+    def kill(self, wanted: int) -> None:
+        """Kill so many processes, checking the journal after each."""
+        while self.kills.total() < wanted:
+            self._keep_busy()
+            self._kill_soon()
+            self._check_finished()
+
+    def settle(self) -> None:
+        """Kill nothing more, and wait until every run has ended."""
+        for client in self._clients:
+            if client.kind == "worker" and not client.has_ended:
+                os.kill(client.pid, signal.SIGTERM)
+        for client in self._clients:
+            self.home.collect(client)
+        self._clients.clear()
+        ends = time.monotonic() + 60
+        while self._unfinished():
+            assert time.monotonic() < ends, f"these runs do not end: {self._unfinished()}"
+            process = self.home.start("resume", "runs", "resume")
+            self.home.collect(process)
+        wait_until(lambda: not self.home.processes(), "something was left running")
+        self._check_finished()
+
+    # -- commands --------------------------------------------------------------------------------
+
+    def _keep_busy(self) -> None:
+        for client in [client for client in self._clients if client.has_ended]:
+            self._clients.remove(client)
+            self.home.collect(client)
+        while len(self._clients) < CLIENTS:
+            self._clients.append(self._start())
+
+    def _start(self) -> Process:
+        kinds = {"run": 8, "detach": 5, "resume": 3}
+        if not any(client.kind == "worker" for client in self._clients):
+            kinds["worker"] = 2
+        if len(self._unfinished()) >= MAX_UNFINISHED:
+            kinds = {"resume": 2, "worker": 3}
+        kind = self._rng.choices(list(kinds), list(kinds.values()))[0]
+        match kind:
+            case "resume":
+                return self.home.start(kind, "runs", "resume")
+            case "worker":
+                return self.home.start(kind, "worker")
+        flow = self._rng.choice(self._flows)
+        number = self._rng.randrange(1_000_000)
+        inputs = [f"number={number}"]
+        if self._isolation == "none":
+            inputs.append(f"ledger={self.home.ledger}")
+        arguments = [word for given in inputs for word in ("--input", given)]
+        arguments += ["--isolation", self._isolation]
+        arguments += ["--detach"] if kind == "detach" else []
+        return self.home.start(kind, "run", flow.name, *arguments)
+
+    # -- kills -----------------------------------------------------------------------------------
+
+    def _kill_soon(self) -> None:
+        """Kill one process at a random moment; none if that kind is not there by then."""
+        victims: dict[Callable[[], str | None], int] = {
+            self._kill_client: 8,
+            self._kill_group: 3,
+            self._kill_host: 4,
+            self._kill_keeper: 3,
+            self._kill_sandbox: 6,
+        }
+        choose = self._rng.choices(list(victims), list(victims.values()))[0]
+        time.sleep(self._rng.uniform(0, MOST_BETWEEN_KILLS_SECONDS))
+        if killed := choose():
+            self.kills[killed] += 1
+
+    def _living_client(self) -> Process | None:
+        """Any kind as likely as the other: workers live longest, and would be killed most."""
+        living = [client for client in self._clients if not client.has_ended]
+        if not living:
+            return None
+        kind = self._rng.choice(sorted({client.kind for client in living}))
+        return self._rng.choice([client for client in living if client.kind == kind])
+
+    def _kill_client(self) -> str | None:
+        if (client := self._living_client()) is None:
+            return None
+        signal.pidfd_send_signal(client.pidfd, signal.SIGKILL)
+        return client.kind
+
+    def _kill_group(self) -> str | None:
+        """The command with all that it started in its session, such as its zygote."""
+        if (client := self._living_client()) is None:
+            return None
+        os.killpg(client.pid, signal.SIGKILL)  # not collected yet: the number is still its own
+        return f"group of {client.kind}"
+
+    def _kill_host(self) -> str | None:
+        """Whatever drives runs, a background worker too, which is nobody's child."""
+        hosts = self.home.hosts()
+        if not hosts:
+            return None
+        known = {client.pid: client.kind for client in self._clients}
+        pid = self._rng.choice(hosts)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            return known.get(pid, "background worker")
+        return None
+
+    def _kill_keeper(self) -> str | None:
+        """A zygote, which takes its sandboxes along."""
+        found = [(child, host) for host in self.home.hosts() for child in _zygotes(host)]
+        return "zygote" if found and kill_child(*self._rng.choice(found)) else None
+
+    def _kill_sandbox(self) -> str | None:
+        """A sandbox: idle, being built, or in a call; or a plain guest process."""
+        found = []
+        for host in self.home.hosts():
+            zygotes = _zygotes(host)
+            found += [(child, host) for child in children(host) if child not in zygotes]
+            found += [(child, zygote) for zygote in zygotes for child in children(zygote)]
+        return "sandbox" if found and kill_child(*self._rng.choice(found)) else None
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def _unfinished(self) -> list[str]:
+        rows = self.home.query(
+            "SELECT id FROM workflow_runs WHERE status IN ('pending', 'running', 'waiting')"
+        )
+        return [row["id"] for row in rows]
+
+    def _check_finished(self) -> None:
+        """What was finished at the last look stands as it was."""
+        rows = self.home.query(
+            "SELECT * FROM step_executions WHERE status IN ('succeeded', 'failed', 'skipped')"
+        )
+        found: dict[str, dict[str, tuple[object, ...]]] = {}
+        for row in rows:
+            found.setdefault(row["run_id"], {})[row["id"]] = tuple(row)
+        for run_id, steps in self._seen.items():
+            now = found.get(run_id, {})
+            assert steps.items() <= now.items(), f"a finished step of {run_id} was lost or changed"
+        self._seen = found
+
+
+def _zygotes(host: int) -> list[int]:
+    return [child for child in children(host) if "zygote" in _command(child)]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""

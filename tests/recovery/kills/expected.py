@@ -1,0 +1,90 @@
+"""What a run must give, computed from the drawn workflow alone: no line of the engine is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.recovery.kills.workflows import Flow, Step
+
+
+@dataclass
+class Expected:
+    """The end of a run that nothing disturbed.
+
+    Where a step's failure ends the run, what runs beside it may have ended or not been reached:
+    that is left open.
+    """
+
+    status: str = "succeeded"
+    failed_by: set[str] = field(default_factory=set)
+    """The steps of which one is told as the cause."""
+    states: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of the steps that succeed; a file stands as the SHA-256 of its content."""
+    may_stop: set[str] = field(default_factory=set)
+    """Steps that the run's failure may keep from starting."""
+
+
+def value_of(step: Step, number: int, values: list[int], errors: list[str], text: str) -> int:
+    """What the agent gives (see ``agents``): it depends on every input and on their order."""
+    told = json.dumps([step.salt, number, values, errors, text], separators=(",", ":"))
+    return zlib.crc32(told.encode())
+
+
+def file_of(value: int) -> bytes:
+    """The file that the agent gives."""
+    return f"{value}\n".encode() * 50
+
+
+def expect(flow: Flow, number: int) -> Expected:
+    """The end of a run of ``flow`` with this input, which is not negative."""
+    found = Expected()
+    for step in flow.steps:
+        found.states[step.id] = _state(step, found)
+        if found.states[step.id] == "succeeded":
+            found.outputs[step.id] = _outputs(step, flow, number, found)
+        elif found.states[step.id] == "failed" and not step.survives:
+            found.failed_by.add(step.id)
+    if found.failed_by:
+        found.status = "failed"
+        found.may_stop = set(found.states) - _ancestors(flow, found.failed_by)
+    return found
+
+
+def _state(step: Step, found: Expected) -> str:
+    needed = {*step.reads, *step.needs, *step.reads_error_of}
+    states = {found.states[other] for other in needed}
+    if needed & found.failed_by or "stopped" in states:
+        return "stopped"
+    if step.when is False or (step.when is None and "skipped" in states):
+        return "skipped"
+    return "failed" if step.is_broken else "succeeded"
+
+
+def _outputs(step: Step, flow: Flow, number: int, found: Expected) -> dict[str, Any]:
+    values = [found.outputs[other]["value"] for other in step.reads]
+    gives_file = {other.id for other in flow.steps if other.gives_file}
+    source = next((other for other in step.reads if other in gives_file), None)
+    text = file_of(found.outputs[source]["value"]).decode() if source else ""
+    errors = ["error" for _ in step.reads_error_of]
+    value = value_of(step, number, values, errors, text)
+    outputs: dict[str, Any] = {"value": value}
+    if step.gives_file:
+        outputs["document"] = "sha256:" + hashlib.sha256(file_of(value)).hexdigest()
+    return outputs
+
+
+def _ancestors(flow: Flow, steps: set[str]) -> set[str]:
+    """What must have ended before any of these could: they say which was first to fail."""
+    # With one cause its ancestors are certain; of several, whichever comes first stops the rest.
+    if len(steps) > 1:
+        return set()
+    found = set(steps)
+    for step in reversed(flow.steps):
+        if step.id in found:
+            found |= {*step.reads, *step.needs, *step.reads_error_of}
+    return found

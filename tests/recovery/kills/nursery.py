@@ -1,0 +1,56 @@
+"""Starts `swarm` commands as processes of their own, without paying for Python's start each time.
+
+Reads one JSON array per line: ``["start", <output file>, <argument>...]`` forks a process that runs
+the command line as ``swarm`` does, in a session of its own, and answers its process id;
+``["collect", <pid>]`` waits for it and answers its exit code. Until then its number is not given to
+another process. There are no threads here, and nothing of a home is open, when it forks.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+
+from swarm.cli import session
+from swarm.cli.commands import agent_registry, run, runs, steer, worker, workflow_registry
+from swarm.cli.main import main as swarm
+
+LOADED = (session, agent_registry, run, runs, steer, worker, workflow_registry)
+"""Loaded here, which the commands would do one by one."""
+
+
+def start(output: str, arguments: list[str]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for target, source in ((0, nothing), (1, file), (2, file)):
+        os.dup2(source, target)
+    os.closerange(3, 64)
+    sys.argv = ["swarm", *arguments]
+    try:
+        swarm()
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
+    os._exit(0)
+
+
+def main() -> None:
+    gc.freeze()
+    for line in sys.stdin:
+        match json.loads(line):
+            case ["start", output, *arguments]:
+                answer = start(output, arguments)
+            case ["collect", pid]:
+                answer = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os.write(1, f"{answer}\n".encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Random workflows, drawn feature by feature from a table.
+
+Each step calls one agent that does as it is told (see ``agents``). A feature changes a step that
+was drawn before it; what the run must then give is computed in ``expected``, independently of the
+engine. A new feature of the language is a field of :class:`Step`, a line in :data:`FEATURES`, and
+its rule in ``expected``.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+MAX_STEPS = 9
+MAX_PAUSE_MS = 25
+LONG_PAUSE_MS = 1_500
+MAX_VALUE = 1_000
+ATTEMPTS = 60
+"""More than sandboxes of one step are ever killed."""
+RETRIED = ("killed", "exited", "protocol", "sandbox_unavailable", "error")
+"""What the kill of a sandbox, of a plain process or of a zygote is told as, and a flaky handler."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step as it was drawn."""
+
+    id: str
+    agent: Literal["inside", "outside"]
+    salt: int
+    reads: tuple[str, ...] = ()
+    """Steps whose values it takes."""
+    needs: tuple[str, ...] = ()
+    """Steps it only waits for."""
+    pause_ms: int = 0
+    failures: int = 0
+    """It fails in its first so many attempts, and is tried again."""
+    is_broken: bool = False
+    """It fails whenever it is tried, and is not tried again."""
+    survives: bool = False
+    """``on_error: continue``."""
+    when: bool | None = None
+    """Its condition, as the run's inputs will make it; None if it has none."""
+    gives_file: bool = False
+    reads_error_of: tuple[str, ...] = ()
+    """Steps whose error code it takes: all that is left of a broken step."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A workflow: its steps in an order in which each depends on earlier ones only."""
+
+    name: str
+    steps: tuple[Step, ...]
+    given: tuple[str, ...]
+    """Steps whose values are the run's outputs; none of them is ever skipped or broken."""
+
+    def document(self) -> dict[str, Any]:
+        """The workflow as it is registered (JSON is YAML)."""
+        return {
+            "name": self.name,
+            "version": "1.0.0",
+            "inputs": [
+                {"name": "number", "type": "integer"},
+                {"name": "ledger", "type": "string", "default": ""},
+            ],
+            "steps": [_step_document(step, self) for step in self.steps],
+            "outputs": {step: f"${{steps.{step}.outputs.value}}" for step in self.given},
+        }
+
+    def text(self) -> str:
+        return json.dumps(self.document(), indent=1)
+
+
+def _step_document(step: Step, flow: Flow) -> dict[str, Any]:
+    files = {other.id for other in flow.steps if other.gives_file}
+    inputs: dict[str, Any] = {
+        "salt": step.salt,
+        "number": "${inputs.number}",
+        "ledger": "${inputs.ledger}",
+        "pause_ms": step.pause_ms,
+        "failures": step.failures,
+        "is_broken": step.is_broken,
+        "gives_file": step.gives_file,
+        "values": [f"${{steps.{other}.outputs.value}}" for other in step.reads],
+        "errors": [f"${{steps.{other}.error.code}}" for other in step.reads_error_of],
+    }
+    if source := next((other for other in step.reads if other in files), None):
+        inputs["document"] = f"${{steps.{source}.outputs.document}}"
+    document: dict[str, Any] = {"id": step.id, "agent": step.agent, "inputs": inputs}
+    if step.needs:
+        document["needs"] = list(step.needs)
+    if step.when is not None:
+        # True or false by the run's input, so that nothing can be decided before it is known.
+        sign = ">=" if step.when else "<"
+        document["when"] = f"${{inputs.number {sign} 0}}"
+    retried = RETRIED[:-1] if step.is_broken else RETRIED
+    document["retry"] = {"attempts": ATTEMPTS, "delay_seconds": 0, "on": list(retried)}
+    if step.survives:
+        document["on_error"] = "continue"
+    return document
+
+
+Feature = Callable[[Step, "Drawing"], Step]
+
+
+class Drawing:
+    """The workflow so far, and the choices."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.steps: list[Step] = []
+
+    def some(self, steps: list[Step], most: int) -> list[Step]:
+        return self.chance.sample(steps, self.chance.randint(0, min(most, len(steps))))
+
+
+def _reads(step: Step, drawing: Drawing) -> Step:
+    whole = [other for other in drawing.steps if not other.is_broken]
+    return replace(step, reads=tuple(other.id for other in drawing.some(whole, 3)))
+
+
+def _reads_errors(step: Step, drawing: Drawing) -> Step:
+    broken = [other for other in drawing.steps if other.is_broken and other.survives]
+    return replace(step, reads_error_of=tuple(other.id for other in drawing.some(broken, 2)))
+
+
+def _waits(step: Step, drawing: Drawing) -> Step:
+    return replace(step, needs=tuple(other.id for other in drawing.some(drawing.steps, 2)))
+
+
+def _pauses(step: Step, drawing: Drawing) -> Step:
+    return replace(step, pause_ms=drawing.chance.randint(1, MAX_PAUSE_MS))
+
+
+def _lingers(step: Step, _: Drawing) -> Step:
+    """It takes longer than a takeover does: would it outlive its host, it would be seen."""
+    return replace(step, pause_ms=LONG_PAUSE_MS)
+
+
+def _is_flaky(step: Step, drawing: Drawing) -> Step:
+    return replace(step, failures=drawing.chance.randint(1, 2))
+
+
+def _breaks(step: Step, drawing: Drawing) -> Step:
+    """Broken steps mostly let the run go on: else little of it would be left to kill."""
+    survives = drawing.chance.random() < 0.8
+    return replace(step, is_broken=True, failures=0, survives=survives)
+
+
+def _is_conditional(step: Step, drawing: Drawing) -> Step:
+    """Its condition decides even where something it waits for was skipped, so it reads nothing."""
+    needs = (*step.needs, *step.reads)
+    when = drawing.chance.random() < 0.6
+    return replace(step, when=when, reads=(), reads_error_of=(), needs=needs)
+
+
+def _gives_file(step: Step, _: Drawing) -> Step:
+    return replace(step, gives_file=not step.is_broken)
+
+
+def _placed(step: Step, drawing: Drawing) -> Step:
+    """Only ``outside`` can deal with files."""
+    files = {other.id for other in drawing.steps if other.gives_file}
+    return replace(step, agent="outside") if step.gives_file or files & {*step.reads} else step
+
+
+FEATURES: tuple[tuple[float, Feature], ...] = (
+    (0.8, _reads),
+    (0.5, _reads_errors),
+    (0.3, _waits),
+    (0.7, _pauses),
+    (0.05, _lingers),
+    (0.15, _is_flaky),
+    (0.12, _breaks),
+    (0.2, _is_conditional),
+    (0.15, _gives_file),
+    (1.0, _placed),
+)
+"""How often a step gets each, in the order in which they are drawn."""
+
+
+def draw_flow(name: str, chance: random.Random) -> Flow:
+    """A random workflow; the same choices give the same."""
+    drawing = Drawing(chance)
+    for number in range(chance.randint(2, MAX_STEPS)):
+        agent: Literal["inside", "outside"] = chance.choice(("inside", "outside"))
+        step = Step(f"s{number}", agent, chance.randrange(MAX_VALUE))
+        for likelihood, feature in FEATURES:
+            if chance.random() < likelihood:
+                step = feature(step, drawing)
+        drawing.steps.append(step)
+    return Flow(name, tuple(drawing.steps), _sure(drawing.steps))
+
+
+def _sure(steps: list[Step]) -> tuple[str, ...]:
+    """The steps that succeed in every run that does."""
+    skipped: set[str] = set()
+    for step in steps:
+        needed = {*step.reads, *step.needs, *step.reads_error_of}
+        if step.when is False or (step.when is None and needed & skipped):
+            skipped.add(step.id)
+    return tuple(step.id for step in steps if step.id not in skipped and not step.is_broken)
