@@ -34,16 +34,17 @@ def load_agent(path: Path) -> AgentDefinition:
     Raises:
         DefinitionError: it cannot be read or used; holds every problem.
     """
-    return parse_agent(_read(path), str(path))
+    return parse_agent(_read(path, MAX_SOURCE_BYTES), str(path))
 
 
-def load_workflow(path: Path) -> WorkflowDefinition:
-    """Read ``workflow.yaml`` at ``path``.
+def load_workflow(path: Path, max_bytes: int = MAX_SOURCE_BYTES) -> WorkflowDefinition:
+    """Read ``workflow.yaml`` at ``path``, of so many bytes at most.
 
     Raises:
         DefinitionError: it cannot be read or used; holds every problem.
     """
-    return parse_workflow(_read(path), str(path))
+    source = read_yaml(_read(path, max_bytes), str(path), max_bytes)
+    return workflow_from_source(source)
 
 
 def parse_agent(text: str, file: str) -> AgentDefinition:
@@ -65,7 +66,15 @@ def parse_workflow(text: str, file: str) -> WorkflowDefinition:
     Raises:
         DefinitionError: it cannot be used; holds every problem.
     """
-    source = read_yaml(text, file)
+    return workflow_from_source(read_yaml(text, file))
+
+
+def workflow_from_source(source: Source) -> WorkflowDefinition:
+    """A workflow from what :func:`~swarm.definitions.source.read_yaml` gave; as parse_workflow.
+
+    Raises:
+        DefinitionError: it cannot be used; holds every problem.
+    """
     definition = _validate(WorkflowDefinition, source.data, source, {})
     _raise(workflow_problems(definition, source))
     return definition
@@ -94,10 +103,10 @@ def definition_to_json(definition: Definition) -> JsonObject:
     return definition.model_dump(mode="json", by_alias=True)
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, max_bytes: int) -> str:
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_SOURCE_BYTES + 1)
+            data = file.read(max_bytes + 1)
         return data.decode("utf-8-sig")
     except FileNotFoundError:
         problem = Problem(f"there is no {path.name}", str(path), remedy="check the path")

@@ -55,18 +55,20 @@ class Source:
         return Problem(message, self.file, line, column, remedy)
 
 
-def read_yaml(text: str, file: str) -> Source:
+def read_yaml(text: str, file: str, max_bytes: int = MAX_SOURCE_BYTES) -> Source:
     """Read one YAML document.
 
     Args:
         text: the document.
         file: how messages call it.
+        max_bytes: how long it may be, in UTF-8. What is read takes up to a hundred times as
+            much memory, for the places of its values.
 
     Raises:
         DefinitionError: not YAML, or YAML that is refused; holds every problem found.
     """
-    if len(text) > MAX_SOURCE_BYTES or len(text.encode(errors="replace")) > MAX_SOURCE_BYTES:
-        message = f"the file is larger than {MAX_SOURCE_BYTES // 1024} KiB"
+    if len(text) > max_bytes or len(text.encode(errors="replace")) > max_bytes:
+        message = f"the file is larger than {max_bytes // 1024} KiB"
         raise DefinitionError([Problem(message, file, remedy="move data out of the manifest")])
     reader = _Reader(text, file)
     data = reader.read()

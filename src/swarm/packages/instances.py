@@ -17,7 +17,6 @@ from pathlib import Path
 import yaml
 
 from swarm.definitions.rules import RESERVED_WORDS
-from swarm.definitions.source import MAX_SOURCE_BYTES
 from swarm.definitions.wfformat import Instance, InstanceTask, parse_instance
 from swarm.expressions.scanner import escape
 from swarm.kernel.errors import InvalidError, NotFoundError
@@ -83,12 +82,11 @@ def import_instance(
     rounds = _rounds(instance, scale)
     sizes = _sizes(instance, scale, settings, str(file))
     text = _workflow_text(instance, name, rounds, sizes)
-    if len(text.encode()) > MAX_SOURCE_BYTES:
+    if len(text.encode()) > settings.max_workflow_mb * MIB:
         raise InvalidError(
-            f"the workflow would have {len(text.encode()) // 1024} KiB; a manifest may have"
-            f" {MAX_SOURCE_BYTES // 1024}",
+            f"the workflow would be larger than {settings.max_workflow_mb} MiB",
             where=str(file),
-            remedy="import an instance with fewer tasks and dependencies",
+            remedy="import a smaller instance, or raise the setting max_workflow_mb",
         )
 
     def fill(folder: Path) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.definitions.agent import AgentDefinition
-from swarm.definitions.loading import agent_from_json, definition_to_json, parse_workflow
-from swarm.definitions.source import MAX_SOURCE_BYTES, Source, read_yaml
+from swarm.definitions.loading import agent_from_json, definition_to_json, workflow_from_source
+from swarm.definitions.source import Source, read_yaml
 from swarm.definitions.workflow import WorkflowDefinition
 from swarm.expressions.checking import check_workflow
 from swarm.kernel.clock import now_text
@@ -22,7 +22,7 @@ from swarm.kernel.errors import (
 )
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import dump_bytes
-from swarm.kernel.settings import Settings
+from swarm.kernel.settings import MIB, Settings
 from swarm.packages.manifest import host_problems, time_limit_problem
 from swarm.packages.places import Kind, absolute, children_with, kind_of, unreadable
 from swarm.packages.references import WORKFLOWS, choose_version, split_reference
@@ -69,9 +69,9 @@ class WorkflowCatalog:
             UnavailableError: it cannot be read.
         """
         file = _workflow_file(path)
-        text = await asyncio.to_thread(_read, file)
-        definition = parse_workflow(text, str(file))
-        problems = await self._problems(definition, read_yaml(text, str(file)))
+        source = await asyncio.to_thread(self._read, file)
+        definition = workflow_from_source(source)
+        problems = await self._problems(definition, source)
         if problems:
             raise DefinitionError(problems)
         earlier = await self._registry.list_workflows(definition.name, self._project_id)
@@ -106,12 +106,12 @@ class WorkflowCatalog:
             NotFoundError: there is no such file; UnavailableError: it cannot be read.
         """
         file = _workflow_file(path)
-        text = await asyncio.to_thread(_read, file)
         try:
-            definition = parse_workflow(text, str(file))
+            source = await asyncio.to_thread(self._read, file)
+            definition = workflow_from_source(source)
         except DefinitionError as error:
             return [*error.problems]
-        return [*await self._problems(definition, read_yaml(text, str(file)))]
+        return [*await self._problems(definition, source)]
 
     async def resolve(self, reference: str) -> WorkflowRecord:
         """The workflow that ``name`` (its highest version) or ``name@version`` means.
@@ -133,6 +133,10 @@ class WorkflowCatalog:
         """
         record = await self.resolve(split_reference(name)[0])
         return await self._registry.set_workflow_enabled(record.name, enabled, self._project_id)
+
+    def _read(self, file: Path) -> Source:
+        most = self._settings.max_workflow_mb * MIB
+        return read_yaml(_read(file, most), str(file), most)
 
     async def _problems(self, definition: WorkflowDefinition, source: Source) -> Sequence[Problem]:
         """What does not fit together, within the workflow and with the registered agents."""
@@ -197,10 +201,10 @@ def _workflow_file(path: Path) -> Path:
     return file
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, max_bytes: int) -> str:
     try:
         with file.open("rb") as stream:
-            data = stream.read(MAX_SOURCE_BYTES + 1)
+            data = stream.read(max_bytes + 1)
         return data.decode("utf-8-sig")
     except OSError as error:
         raise unreadable(file, error) from None

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from swarm.packages.instances import Scale, import_instance
 from swarm.sandbox.ports import Isolation
 from swarm.store.records import RunRecord, StepRecord
 from tests.conftest import SCALE
+from tests.conftest import Scale as CountScale
 from tests.integration.instances.expected import (
     SMALL,
     Expected,
@@ -37,6 +39,8 @@ from tests.integration.instances.expected import (
 LARGE = [f"{name.partition('-')[0]}-1000" for name in SMALL]
 LONGEST_MS = 2.0
 LARGEST_BYTES = 2_000
+MOST_GROWTH = 2.5
+"""A step's cost in a DAG that is five times as large or more; in proportion, it would be 5."""
 
 full_only = pytest.mark.skipif(SCALE != "full", reason="run by make prove")
 
@@ -138,6 +142,27 @@ async def test_an_instance_runs_in_sandboxes(
     check_run(run, steps, expected)
     assert {step.isolation for step in steps} == {"sandbox"}
     check_figures(shown(run, settings), expected)
+
+
+async def test_the_cost_of_a_step_does_not_grow_with_the_dag(
+    swarm: Swarm, tmp_path: Path, scale: CountScale
+) -> None:
+    """In time of the processor, which what else this machine does hardly changes."""
+    costs = []
+    for tasks in (scale(small=60, full=1_000), scale(small=1_000, full=5_000)):
+        name = f"montage-{tasks}"
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps(read_instance(name)))
+        made = import_instance(file, tmp_path, Scale(0, 0), swarm.settings, name)
+        await swarm.workflows.register(made.folder)
+        before = time.process_time()
+        run = await swarm.runs.create(RunRequest(name, isolation=Isolation.NONE))
+        await swarm.runs.start(run.id)
+        run = await swarm.runs.wait(run.id)
+        assert run.status == "succeeded"
+        costs.append((time.process_time() - before) / made.steps)
+    small, large = costs
+    assert large < small * MOST_GROWTH, costs
 
 
 def check_figures(document: dict[str, Any], expected: Expected) -> None:

@@ -118,6 +118,16 @@ async def test_the_limit_of_steps_is_held(
     assert problem.line == 5
 
 
+async def test_the_limit_of_bytes_is_a_setting(
+    store: SqliteStore, agents: AgentCatalog, settings: Settings, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "chain", CHAIN + "#" * 2**20)
+    catalog = WorkflowCatalog(store, agents, settings.model_copy(update={"max_workflow_mb": 1}))
+    (problem,) = await catalog.validate(folder)
+    assert "larger than 1024 KiB" in problem.message
+    assert "echo" in (await WorkflowCatalog(store, agents, settings).validate(folder))[0].message
+
+
 async def test_what_cannot_be_read_is_told(workflows: WorkflowCatalog, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         await workflows.register(tmp_path)

@@ -104,6 +104,9 @@ def test_a_large_file_is_refused_unread() -> None:
     (problem,) = refused("x" * (MAX_SOURCE_BYTES + 1)).problems
     assert "larger than 1024 KiB" in problem.message
     assert "larger than" in refused("é" * MAX_SOURCE_BYTES).problems[0].message
+    assert read_yaml("é", "f", 2).data == "é"
+    with pytest.raises(DefinitionError, match="larger than"):
+        read_yaml("éa", "f", 2)
 
 
 def test_positions_lead_to_the_nearest_value() -> None:

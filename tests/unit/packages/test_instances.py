@@ -108,6 +108,14 @@ def test_a_join_receives_no_more_than_a_step_may_be_given(tmp_path: Path) -> Non
     assert "max_input_bytes" in (caught.value.remedy or "")
 
 
+def test_a_workflow_of_more_bytes_than_may_be_is_refused(tmp_path: Path) -> None:
+    tasks: list[Task] = [(f"t{number}" + "x" * 900, 1.0, 1, ()) for number in range(600)]
+    with pytest.raises(InvalidError, match="larger than 1 MiB") as caught:
+        imported(instance(*tasks), tmp_path, settings=Settings(max_workflow_mb=1))
+    assert "max_workflow_mb" in (caught.value.remedy or "")
+    assert not (tmp_path / "made").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "called"),
     [

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from swarm.cli.arguments import WORKFLOW
-from swarm.cli.context import asynchronous, reading
+from swarm.cli.context import asynchronous, read_settings, reading
 from swarm.cli.graphs import workflow_nodes
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import print_json, print_lines
@@ -19,6 +19,7 @@ from swarm.definitions.loading import load_workflow, workflow_from_json
 from swarm.definitions.workflow import WorkflowDefinition
 from swarm.expressions.checking import check_workflow
 from swarm.kernel.errors import DefinitionError
+from swarm.kernel.settings import MIB
 
 WORKFLOW_FILE = "workflow.yaml"
 
@@ -67,7 +68,8 @@ async def _definition(options: Globals, workflow: str) -> WorkflowDefinition:
         async with reading(options) as records:
             return workflow_from_json((await records.workflow(workflow)).definition)
     file = path / WORKFLOW_FILE if path.is_dir() else path
-    definition = await asyncio.to_thread(load_workflow, file)
+    most = read_settings(options).max_workflow_mb * MIB
+    definition = await asyncio.to_thread(load_workflow, file, most)
     if problems := check_workflow(definition, None, str(file), None):
         raise DefinitionError(problems)
     return definition
