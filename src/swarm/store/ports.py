@@ -10,8 +10,12 @@ from swarm.store.records import (
     DEFAULT_ORGANIZATION,
     DEFAULT_PROJECT,
     AgentRecord,
+    AnswerRecord,
+    CachedResult,
+    EventRecord,
     GrantRecord,
     InvocationRecord,
+    NewRun,
     RunChanges,
     RunFilter,
     RunRecord,
@@ -83,8 +87,12 @@ class WorkflowRegistry(Protocol):
 class RunJournal(Protocol):
     """Runs, their steps and invocations. A commit that returned is durable."""
 
-    async def create_run(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
-        """Record a new run and its steps in one commit."""
+    async def create_run(self, new: NewRun) -> RunRecord:
+        """Record a new run with its steps in one commit; return the run that stands.
+
+        That is an earlier one when the project has one of this workflow's name with the same
+        ``idempotency_key``; then nothing is changed.
+        """
         ...
 
     async def claim_run(
@@ -92,7 +100,22 @@ class RunJournal(Protocol):
     ) -> RunRecord | None:
         """Make ``owner`` the owner if ``expected_owner`` still is and the run has not ended.
 
-        Returns the run with its raised epoch, or None if somebody else was faster.
+        A run that is ``pending`` is claimed only while fewer than its ``concurrency_limit`` other
+        runs with its ``concurrency_key`` have been claimed and not ended. ``wake_at`` is emptied.
+
+        Returns the run with its raised epoch, or None if somebody else was faster or the limit is
+        reached.
+        """
+        ...
+
+    async def release_run(self, run_id: str, epoch: int, changes: RunChanges) -> bool:
+        """Apply ``changes`` and give the run up (``owner`` becomes None) if ``epoch`` is its own
+        and no answer, event or cancellation has come for it that it has not taken: none of its
+        waiting steps has an answer, or an event received after its creation (by ``wait_name`` and
+        ``wait_key``; None matches any key). False if there is one; then nothing is changed.
+
+        Raises:
+            OwnershipLost: the epoch is not the run's.
         """
         ...
 
@@ -127,8 +150,52 @@ class RunJournal(Protocol):
         """Newest first. The run's JSON documents come too unless ``documents`` is False."""
         ...
 
+    async def due_runs(self, moment: str) -> list[str]:
+        """Ids of waiting runs without an owner whose ``wake_at`` is not after ``moment``, oldest
+        first."""
+        ...
+
+    async def next_wake(self) -> str | None:
+        """The earliest ``wake_at`` of a waiting run without an owner."""
+        ...
+
+    async def queued_runs(self, concurrency_key: str, project_id: str) -> list[RunRecord]:
+        """Pending runs with this key that nobody has claimed: highest priority first, then oldest.
+        Without their documents."""
+        ...
+
+    async def answer_wait(self, answer: AnswerRecord) -> bool:
+        """Record the answer to a step that waits for an approval; False if it does not wait for
+        one (any more), or has been answered."""
+        ...
+
+    async def list_answers(self, run_id: str) -> list[AnswerRecord]: ...
+
+    async def waiting_steps(
+        self, kind: str, limit: int = 100, project_id: str = DEFAULT_PROJECT
+    ) -> list[StepRecord]:
+        """Steps that wait for this kind of thing, oldest first."""
+        ...
+
+    async def add_event(self, event: EventRecord) -> list[str]:
+        """Put an event into the inbox; return the ids of the runs with a step that waits for it.
+        An event whose id is there already changes nothing, and returns the same."""
+        ...
+
+    async def find_events(
+        self, name: str, key: str | None, after: str, limit: int, project_id: str
+    ) -> list[EventRecord]:
+        """Events with this name (and key, unless None) received after the moment ``after``, oldest
+        first."""
+        ...
+
+    async def cached_result(self, key: str, moment: str) -> CachedResult | None:
+        """The result with this key that has not expired at ``moment``."""
+        ...
+
     async def unfinished_runs(self) -> list[RunRecord]:
-        """Every run that has not ended, oldest first, whoever owns it."""
+        """Every run that has not ended, oldest first, whoever owns it; waiting runs without an
+        owner are left out."""
         ...
 
     async def list_steps(self, run_id: str) -> list[StepRecord]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from swarm.kernel.json import JsonObject
 
@@ -16,6 +16,8 @@ DEFAULT_ORGANIZATION = "default"
 """The organization of every project, until there are others."""
 NO_ITEM = -1
 """``item_index`` of a step that is not expanded by ``for_each``."""
+StepKey: TypeAlias = tuple[str, int]
+"""A step's id and item index: one step execution of a run."""
 
 
 class RunState(StrEnum):
@@ -136,16 +138,36 @@ class RunRecord:
     """Written once, when the run ends: ``{step id: {status, outputs | error}}``."""
     agents: JsonObject = field(default_factory=dict)
     """Pins: ``{agent reference as written: agent record id}``."""
+    workflows: JsonObject = field(default_factory=dict)
+    """Pins of called workflows: ``{workflow reference as written: workflow record id}``."""
+    overrides: JsonObject = field(default_factory=dict)
+    """Changed inputs of a fork's steps: ``{step id: {input: value}}``."""
     mounts: JsonObject = field(default_factory=dict)
     """Local directories granted read-only to this run: ``{artifact reference: absolute path}``."""
     isolation: str = "sandbox"
+    idempotency_key: str | None = None
+    """Unique among the runs of a workflow's name."""
+    priority: int = 0
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
+    wake_at: str | None = None
+    """When a waiting run goes on by itself."""
+    labels: JsonObject = field(default_factory=dict)
     owner: str | None = None
     """Host that drives it."""
     epoch: int = 0
     """Counts owners; a write that carries an older one does nothing."""
     cancel_requested: bool = False
+    origin_run_id: str | None = None
+    """The run that this one retries, forks or replays."""
     parent_run_id: str | None = None
-    """The run that this one retries."""
+    """The run that called it, with its step and item."""
+    parent_step_id: str | None = None
+    parent_item_index: int | None = None
+    root_run_id: str | None = None
+    """The first caller; None for a run that nobody called."""
+    depth: int = 0
+    """How many callers are above it."""
     started_at: str | None = None
     completed_at: str | None = None
     error: str | None = None
@@ -153,6 +175,12 @@ class RunRecord:
     error_step: str | None = None
     total_vm_time_ms: int = 0
     total_api_tokens: int = 0
+    total_cost_micros: int = 0
+    """Millionths of a US dollar."""
+    tree_vm_time_ms: int = 0
+    """What it and all that it called used; kept where it is nobody's child."""
+    tree_api_tokens: int = 0
+    tree_cost_micros: int = 0
     created_at: str = ""
     project_id: str = DEFAULT_PROJECT
 
@@ -182,7 +210,30 @@ class StepRecord:
     error: str | None = None
     error_code: str | None = None
     retry_count: int = 0
+    item_count: int | None = None
+    """How many items ``for_each`` gave; set on the step's own row, that of no item."""
+    attempt: int = 0
+    """Attempts begun over the run's life; while the step is running, the one under way."""
+    attempt_started_at: str | None = None
+    invocation_id: str | None = None
+    """The invocation of the latest attempt; its own row is written when it ends."""
+    child_run_id: str | None = None
+    """The run of the workflow that the step calls."""
+    reused_from: str | None = None
+    """The run whose result stands here: from the cache, or of a forked or replayed run."""
+    cost_micros: int = 0
+    wait_kind: str | None = None
+    """What a waiting step waits for: ``timer``, ``approval`` or ``event``."""
+    wait_name: str | None = None
+    wait_key: str | None = None
+    wait_details: JsonObject | None = None
+    wake_at: str | None = None
+    """When the wait ends by itself."""
     project_id: str = DEFAULT_PROJECT
+
+    @property
+    def key(self) -> StepKey:
+        return self.step_id, self.item_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +261,8 @@ class InvocationRecord:
     peak_memory_bytes: int | None = None
     output_bytes: int | None = None
     log_bytes: int | None = None
+    tokens: int = 0
+    cost_micros: int = 0
     error: str | None = None
     error_code: str | None = None
     project_id: str = DEFAULT_PROJECT
@@ -286,12 +339,77 @@ class SecretRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RunAttribute:
+    """Something to find a run by."""
+
+    kind: Literal["label", "input"]
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRecord:
+    """What a person decided on a waiting step."""
+
+    run_id: str
+    step_id: str
+    item_index: int
+    data: JsonObject
+    """``{approved: bool, by, comment, values: {...}}``."""
+    created_at: str
+    project_id: str = DEFAULT_PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """An event in the inbox; every run that waits for it may have it."""
+
+    id: str
+    name: str
+    key: str | None
+    payload: Any
+    """Plain JSON."""
+    received_at: str
+    project_id: str = DEFAULT_PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class CachedResult:
+    """The outputs of a step that may be used again until ``expires_at``."""
+
+    key: str
+    outputs: JsonObject
+    run_id: str
+    step_id: str
+    created_at: str
+    expires_at: str
+    project_id: str = DEFAULT_PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Use to be added to what was used before."""
+
+    vm_time_ms: int = 0
+    tokens: int = 0
+    cost_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunFilter:
     """Which runs to list; None means any."""
 
     workflow: str | None = None
     states: tuple[RunState, ...] = ()
     owner: str | None = None
+    attributes: tuple[RunAttribute, ...] = ()
+    """All of them must be the run's."""
+    created_after: str | None = None
+    created_before: str | None = None
+    parent_run_id: str | None = None
+    """Only the runs that this one called."""
+    called: bool = True
+    """Whether runs that other runs called are listed too."""
     limit: int = 50
     before_id: str | None = None
     """Only runs older than this one: ids sort by creation, so this is the page's cursor."""
@@ -311,3 +429,18 @@ class RunChanges:
     """Whole rows, inserted or replaced by id."""
     run: dict[str, Any] = field(default_factory=dict)
     """Fields of :class:`RunRecord` to set."""
+    cached: tuple[CachedResult, ...] = ()
+    """Results to use again, inserted or replaced by key."""
+    tree_usage: tuple[str, Usage] | None = None
+    """The root of the tree of runs, and what to add to its ``tree_...`` fields."""
+    children: tuple[NewRun, ...] = ()
+    """Runs to create, those that exist by id left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to be recorded, with its steps and what it can be found by."""
+
+    run: RunRecord
+    steps: tuple[StepRecord, ...]
+    attributes: tuple[RunAttribute, ...] = ()
