@@ -63,7 +63,7 @@ def run_summary(run: RunRecord) -> JsonObject:
         "status": str(run.status),
         "trigger": run.trigger_type,
         "isolation": run.isolation,
-        "parent_run_id": run.parent_run_id,
+        "origin_run_id": run.origin_run_id,
         "created_at": run.created_at,
         "started_at": run.started_at,
         "completed_at": run.completed_at,

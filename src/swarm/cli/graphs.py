@@ -17,7 +17,7 @@ def workflow_nodes(definition: WorkflowDefinition) -> dict[str, Node]:
     return {
         step.id: Node(
             step.id,
-            step.agent,
+            step.target,
             tuple(sorted(needs[step.id], key=order.__getitem__)),
             step.when is not None,
         )

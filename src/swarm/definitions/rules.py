@@ -32,7 +32,7 @@ def workflow_problems(workflow: WorkflowDefinition, source: Source) -> list[Prob
     """The problems of a workflow whose structure is right, other than of its expressions."""
     return [
         *field_problems(workflow.inputs, ("inputs",), source),
-        *_reserved(workflow.outputs, "outputs", source),
+        *_reserved(workflow.output_values, "outputs", source),
         *_reserved(workflow.variables, "variables", source),
         *_step_problems(workflow, source),
     ]
@@ -121,7 +121,7 @@ def _step_problems(workflow: WorkflowDefinition, source: Source) -> Iterator[Pro
         seen.setdefault(step.id, index)
         if step.id in RESERVED_WORDS:
             yield _reserved_problem(step.id, at, source)
-        if _AGENT_REFERENCE.fullmatch(step.agent) is None:
+        if step.agent is not None and _AGENT_REFERENCE.fullmatch(step.agent) is None:
             yield source.problem(
                 ("steps", index, "agent"),
                 f"`{step.agent}` does not name an agent",

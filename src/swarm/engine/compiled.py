@@ -75,6 +75,7 @@ def compile_workflow(record: WorkflowRecord, fuel: int) -> CompiledWorkflow:
         return tuple(
             CompiledNotification(action.notify, compiled(action.notify.message, place))
             for action in actions
+            if action.notify is not None
         )
 
     steps = {step.id: _compile_step(step, subject, fuel) for step in definition.steps}
@@ -91,7 +92,7 @@ def compile_workflow(record: WorkflowRecord, fuel: int) -> CompiledWorkflow:
             (name, compiled(definition.variables[name], f"variable {name}"))
             for name in variable_order(definition)
         ),
-        outputs=compiled(dict(definition.outputs), "outputs"),
+        outputs=compiled(definition.output_values, "outputs"),
         on_error=notifications(definition.on_error, "on_error"),
         on_success=notifications(definition.on_success, "on_success"),
     )

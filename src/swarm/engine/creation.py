@@ -16,7 +16,7 @@ from swarm.kernel.json import JsonObject, dump_bytes
 from swarm.kernel.settings import Settings
 from swarm.sandbox.ports import Isolation
 from swarm.store.ports import RunJournal
-from swarm.store.records import RunRecord, StepRecord, StepState, WorkflowRecord
+from swarm.store.records import NewRun, RunRecord, StepRecord, StepState, WorkflowRecord
 
 
 class RunCreator:
@@ -27,7 +27,7 @@ class RunCreator:
         self._pins = pins
         self._settings = settings
 
-    async def create(self, request: RunRequest, parent_run_id: str | None = None) -> RunRecord:
+    async def create(self, request: RunRequest, origin_run_id: str | None = None) -> RunRecord:
         """See :meth:`swarm.engine.api.Runs.create`."""
         record = await self._pins.resolve_workflow(request.workflow)
         subject = f"{record.name}@{record.version}"
@@ -41,7 +41,7 @@ class RunCreator:
         inputs = check_values(
             compiled.definition.inputs, request.inputs, subject=subject, kind="input"
         )
-        run = await self._record(record, request, inputs, parent_run_id)
+        run = await self._record(record, request, inputs, origin_run_id)
         variables = compiled.evaluate_variables(
             {
                 "inputs": inputs,
@@ -51,14 +51,11 @@ class RunCreator:
             }
         )
         run = replace(run, variables=variables)
-        await self._journal.create_run(
-            run,
-            [
-                StepRecord(id=new_id("step"), run_id=run.id, step_id=step, queued_at=run.created_at)
-                for step in compiled.steps
-            ],
+        steps = tuple(
+            StepRecord(id=new_id("step"), run_id=run.id, step_id=step, queued_at=run.created_at)
+            for step in compiled.steps
         )
-        return run
+        return await self._journal.create_run(NewRun(run, steps))
 
     async def create_again(self, run: RunRecord) -> RunRecord:
         """A new run of the same workflow version with the inputs of ``run``."""
@@ -69,16 +66,18 @@ class RunCreator:
             isolation=Isolation(run.isolation),
             trigger_type=run.trigger_type,
         )
-        return await self.create(request, parent_run_id=run.id)
+        return await self.create(request, origin_run_id=run.id)
 
     async def _record(
         self,
         workflow: WorkflowRecord,
         request: RunRequest,
         inputs: JsonObject,
-        parent_run_id: str | None,
+        origin_run_id: str | None,
     ) -> RunRecord:
-        references = sorted({step["agent"] for step in workflow.definition["steps"]})
+        references = sorted(
+            {step["agent"] for step in workflow.definition["steps"] if step["agent"]}
+        )
         agents = {
             reference: (await self._pins.resolve_agent(reference)).id for reference in references
         }
@@ -93,7 +92,7 @@ class RunCreator:
             agents=agents,
             mounts=request.mounts,
             isolation=request.isolation,
-            parent_run_id=parent_run_id,
+            origin_run_id=origin_run_id,
             created_at=now_text(),
             project_id=workflow.project_id,
         )

@@ -253,7 +253,7 @@ class RunDriver:
         scope = self._scope_for(compiled.steps_named)
         if compiled.when is not None and not evaluate_condition(compiled.when, scope):
             return None
-        agent = self._agents[compiled.definition.agent]
+        agent = self._agents[compiled.definition.agent or ""]
         inputs = checked_inputs(agent, compiled.inputs.evaluate(scope), compiled.secrets)
         attempt = self._attempts.get(step_id, 0) + 1
         running = replace(

@@ -65,10 +65,12 @@ class _Checker:
         for index, step in enumerate(self.workflow.steps):
             waits[step.id] |= self._check_step(step, ("steps", index))
         self._check_cycles(waits)
-        self._check_value(self.workflow.outputs, ("outputs",), Place(WITH_STEPS))
+        self._check_value(self.workflow.output_values, ("outputs",), Place(WITH_STEPS))
         for name, roots in (("on_error", _WITH_ERROR), ("on_success", WITH_STEPS)):
             for index, action in enumerate(getattr(self.workflow, name)):
                 location = (name, index, "notify", "message")
+                if action.notify is None:
+                    continue
                 self._check_value(action.notify.message, location, Place(roots))
 
     def _problem(self, location: Location, message: str, remedy: str | None) -> None:
@@ -119,7 +121,7 @@ class _Checker:
             self._check_need(step, need, (*at, "needs", index))
         templates = self._check_condition(step, at)
         place = Place(_WITH_SECRETS, step.id)
-        agent = self.agents.get(step.agent)
+        agent = self.agents.get(step.agent or "")
         fields = {field.name: field for field in agent.inputs} if agent is not None else {}
         for name, value in step.inputs.items():
             location = (*at, "inputs", name)

@@ -52,7 +52,7 @@ class Names:
         self._inputs = {field.name: field for field in workflow.inputs}
         self._config = workflow.config
         self._variables = workflow.variables
-        self._agents = {step.id: (agents or {}).get(step.agent) for step in workflow.steps}
+        self._agents = {step.id: (agents or {}).get(step.agent or "") for step in workflow.steps}
 
     def fault(self, reference: Reference, place: Place) -> Fault | None:
         """What is wrong with a reference at a place, or None."""

@@ -156,7 +156,7 @@ class WorkflowCatalog:
             problems += host_problems(step.network or (), (*at, "network"), source)
             limit = (*at, "timeout_seconds")
             problems += time_limit_problem(step.timeout_seconds, limit, source, self._settings)
-            if step.agent in agents:
+            if step.agent is None or step.agent in agents:
                 continue
             try:
                 record = await self._agents.resolve(step.agent)

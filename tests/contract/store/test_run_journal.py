@@ -56,7 +56,7 @@ async def test_a_run_and_its_steps_come_back_as_they_were(
         mounts={"live:1": "/some/folder"},
         isolation="none",
         owner="host_1",
-        parent_run_id="run_parent",
+        origin_run_id="run_parent",
         started_at=TIME,
         cancel_requested=True,
     )

@@ -244,7 +244,7 @@ def test_a_run_can_be_retried(shared: Cli) -> None:
     failed = shared("run", "flow", "-i", "act=raise", "--json").json
     again = shared("runs", "retry", failed["id"], "--json")
     assert again.code == 1
-    assert again.json["parent_run_id"] == failed["id"]
+    assert again.json["origin_run_id"] == failed["id"]
     assert again.json["inputs"] == failed["inputs"]
 
 

@@ -116,7 +116,7 @@ async def test_a_run_that_succeeded_cannot_be_resumed_but_retried(
     with pytest.raises(ConflictError, match="already succeeded"):
         await swarm.runs.resume([run.id])
     again = await swarm.runs.retry(run.id)
-    assert (again.parent_run_id, again.inputs) == (run.id, {"n": 3})
+    assert (again.origin_run_id, again.inputs) == (run.id, {"n": 3})
     assert again.id != run.id
 
 

@@ -114,7 +114,7 @@ async def show(options: Globals, run_id: str, save: Path | None) -> None:
         ("isolation", run.isolation),
         ("created", local_time(run.created_at)),
         ("took", duration(elapsed_ms(run.started_at, run.completed_at))),
-        ("retry of", run.parent_run_id or ""),
+        ("retry of", run.origin_run_id or ""),
         ("error", failure(run)),
     ]
     print_lines([*facts(terminal, pairs), "", *step_table(terminal, steps)])
