@@ -11,7 +11,6 @@ from pydantic import Field
 from swarm.definitions.fields import Definition, FieldDefinition, Identifier, Name, Version
 from swarm.kernel.json import JsonObject, JsonValue
 
-
 ActionList: TypeAlias = Literal["on_error", "on_success", "on_cancel"]
 
 
