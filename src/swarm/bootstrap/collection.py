@@ -87,6 +87,7 @@ async def collect_unused(store: Store, home: Home, settings: Settings) -> Collec
 async def _collect_artifacts(store: Store, home: Home, before: float) -> tuple[int, int]:
     artifacts = LocalArtifacts(home.artifacts)
     in_use, newest = await _marked(store, "")
+    in_use |= await _marked_outside_runs(store)
     in_use |= await asyncio.to_thread(_parts, artifacts, in_use)
     # Runs that were created meanwhile may name artifacts that only they know.
     more, _ = await _marked(store, newest)
@@ -108,6 +109,16 @@ async def _marked(store: Store, after: str) -> tuple[set[str], str]:
             return found, last
         found |= page
         last = reached
+
+
+async def _marked_outside_runs(store: Store) -> set[str]:
+    found: set[str] = set()
+    last = ""
+    while True:
+        page, last = await store.artifacts_outside_runs(last)
+        found |= page
+        if not last:
+            return found
 
 
 def _parts(artifacts: LocalArtifacts, references: set[str]) -> set[str]:

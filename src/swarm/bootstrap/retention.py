@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from swarm.engine.logs import log_path
-from swarm.kernel.clock import ago_text
+from swarm.kernel.clock import ago_text, now_text
 from swarm.kernel.home import Home
 from swarm.store.ports import Store
 
@@ -24,7 +24,8 @@ def run_files(home: Home, run_id: str) -> Path:
 
 async def purge_expired(store: Store, home: Home, days: float) -> list[str]:
     """Delete runs that ended longer ago than ``days``, oldest first, at most ``BATCH`` of them,
-    and all that is kept of calls outside runs as old as that.
+    and all that is kept of calls outside runs and of events as old as that. Results that steps
+    may use again go once they have expired.
 
     Returns:
         The ids of the runs that are gone.
@@ -32,6 +33,10 @@ async def purge_expired(store: Store, home: Home, days: float) -> list[str]:
     before = ago_text(days * SECONDS_PER_DAY)
     purged = await store.purge_runs(before, BATCH)
     while await store.purge_invocations(before, BATCH) == BATCH:
+        pass
+    while await store.purge_events(before, BATCH) == BATCH:
+        pass
+    while await store.purge_cached(now_text(), BATCH) == BATCH:
         pass
     await asyncio.to_thread(_remove_files, home, purged)
     await asyncio.to_thread(_remove_invocation_files, home, days)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _lock = threading.Lock()
 _last = 0
 
@@ -26,3 +28,9 @@ def new_id(prefix: str) -> str:
     random_bits = int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)
     value = ((stamp >> 12) << 80) | (7 << 76) | ((stamp & 0xFFF) << 64) | (2 << 62) | random_bits
     return f"{prefix}_{value:032x}"
+
+
+def first_id(prefix: str, moment: datetime) -> str:
+    """What every id made at ``moment`` (aware, cut to milliseconds) or later is not below."""
+    milliseconds = max((moment - _EPOCH) // timedelta(milliseconds=1), 0)
+    return f"{prefix}_{milliseconds << 80:032x}"

@@ -101,7 +101,8 @@ class RunJournal(Protocol):
         """Make ``owner`` the owner if ``expected_owner`` still is and the run has not ended.
 
         A run that is ``pending`` is claimed only while fewer than its ``concurrency_limit`` other
-        runs with its ``concurrency_key`` have been claimed and not ended. ``wake_at`` is emptied.
+        runs with its ``concurrency_key`` have been claimed and not ended; to cancel it, it can be
+        claimed nevertheless. ``wake_at`` is emptied.
 
         Returns the run with its raised epoch, or None if somebody else was faster or the limit is
         reached.
@@ -131,8 +132,8 @@ class RunJournal(Protocol):
         """Take an ended run up again as ``owner``: apply ``changes``, set it running, raise its
         epoch, all in one commit. None if the run has not ended (somebody else reopened it).
 
-        Its outputs, step_results, error, completed_at and cancel_requested are emptied unless
-        ``changes`` sets them.
+        Its outputs, step_results, error, completed_at, wake_at and cancel_requested are emptied
+        unless ``changes`` sets them, and the answers to the steps in ``changes`` are forgotten.
         """
         ...
 
@@ -150,8 +151,8 @@ class RunJournal(Protocol):
         """Newest first. The run's JSON documents come too unless ``documents`` is False."""
         ...
 
-    async def due_runs(self, moment: str) -> list[str]:
-        """Ids of waiting runs without an owner whose ``wake_at`` is not after ``moment``, oldest
+    async def due_runs(self, moment: str, limit: int = 1000) -> list[str]:
+        """Ids of waiting runs without an owner whose ``wake_at`` is not after ``moment``, earliest
         first."""
         ...
 
@@ -159,7 +160,9 @@ class RunJournal(Protocol):
         """The earliest ``wake_at`` of a waiting run without an owner."""
         ...
 
-    async def queued_runs(self, concurrency_key: str, project_id: str) -> list[RunRecord]:
+    async def queued_runs(
+        self, concurrency_key: str, project_id: str, limit: int = 100
+    ) -> list[RunRecord]:
         """Pending runs with this key that nobody has claimed: highest priority first, then oldest.
         Without their documents."""
         ...
@@ -209,7 +212,8 @@ class RunJournal(Protocol):
         ...
 
     async def purge_runs(self, completed_before: str, limit: int = 1000) -> list[str]:
-        """Delete ended runs completed before then, oldest first, with their rows; return ids."""
+        """Delete ended runs completed before then, oldest first, with their steps, invocations,
+        attributes and answers; return ids."""
         ...
 
 
@@ -259,6 +263,14 @@ class Upkeep(Protocol):
         """Delete invocations outside runs that began before then; return how many."""
         ...
 
+    async def purge_cached(self, expired_at: str, limit: int = 1000) -> int:
+        """Delete cached results that had expired at that moment; return how many."""
+        ...
+
+    async def purge_events(self, received_before: str, limit: int = 1000) -> int:
+        """Delete events received before then, oldest first; return how many."""
+        ...
+
     async def purge_agents(self, unused_since: str) -> int:
         """Delete agents that were unregistered or replaced before then and that no run and no
         invocation refers to, with the grants of their packages; return how many."""
@@ -273,6 +285,13 @@ class Upkeep(Protocol):
     ) -> tuple[frozenset[str], str]:
         """The references to artifacts in at most ``limit`` runs after the id ``after``, and the id
         of the last of those runs; an empty id when there are no more."""
+        ...
+
+    async def artifacts_outside_runs(
+        self, after: str = "", limit: int = 500
+    ) -> tuple[frozenset[str], str]:
+        """The references to artifacts in at most ``limit`` events and cached results, and what to
+        give as ``after`` for those that follow; empty when these were the last."""
         ...
 
 

@@ -405,7 +405,9 @@ class RunFilter:
     attributes: tuple[RunAttribute, ...] = ()
     """All of them must be the run's."""
     created_after: str | None = None
+    """UTC text; runs created at this very moment are listed too."""
     created_before: str | None = None
+    """UTC text; runs created at this very moment are not listed."""
     parent_run_id: str | None = None
     """Only the runs that this one called."""
     called: bool = True
@@ -442,5 +444,5 @@ class NewRun:
     """A run to be recorded, with its steps and what it can be found by."""
 
     run: RunRecord
-    steps: tuple[StepRecord, ...]
+    steps: tuple[StepRecord, ...] = ()
     attributes: tuple[RunAttribute, ...] = ()

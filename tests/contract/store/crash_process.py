@@ -15,6 +15,7 @@ from pathlib import Path
 from swarm.kernel.ids import new_id
 from swarm.kernel.settings import Settings
 from swarm.store.records import (
+    NewRun,
     RunChanges,
     RunRecord,
     RunState,
@@ -32,7 +33,7 @@ async def chain(store: SqliteStore) -> None:
     run_id = new_id("run")
     run = RunRecord(run_id, "wf_1", "w", "1.0.0", status=RunState.RUNNING)
     step = StepRecord(new_id("step"), run_id, "s0", status=StepState.RUNNING)
-    await store.create_run(run, [step])
+    await store.create_run(NewRun(run, (step,)))
     number = 0
     while True:
         number += 1

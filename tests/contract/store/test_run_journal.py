@@ -14,6 +14,7 @@ from swarm.store.ports import Store
 from swarm.store.records import (
     AgentRecord,
     InvocationRecord,
+    NewRun,
     RunChanges,
     RunFilter,
     RunRecord,
@@ -48,6 +49,11 @@ async def test_a_run_and_its_steps_come_back_as_they_were(
 ) -> None:
     run = samples.run(
         workflow,
+        workflows={"child": workflow.id},
+        overrides={"a": {"x": 2}},
+        labels={"env": "prod"},
+        priority=3,
+        wake_at=TIME,
         trigger_data={"by": "hand"},
         inputs={"z": None, "a": {"$artifact": "sha256:1"}},
         variables={"v": [1, 2.5]},
@@ -61,7 +67,8 @@ async def test_a_run_and_its_steps_come_back_as_they_were(
         cancel_requested=True,
     )
     steps = samples.steps(run, "b", "a", "c", agent_id=agent.id, inputs={"x": 1}, vm_id="box")
-    await store.create_run(run, steps)
+    steps[0] = replace(steps[0], wait_kind="timer", wait_details={"form": [1]}, wake_at=TIME)
+    await store.create_run(NewRun(run, tuple(steps)))
     assert await store.get_run(run.id) == run
     assert await store.list_steps(run.id) == steps, "in the order they were created"
     assert await store.get_run("run_none") is None
@@ -73,13 +80,15 @@ async def test_a_run_is_created_whole_or_not_at_all(
 ) -> None:
     run = samples.run(workflow)
     with pytest.raises(NotFoundError):
-        await store.create_run(run, samples.steps(run, "a", agent_id="agent_unknown"))
+        await store.create_run(
+            NewRun(run, tuple(samples.steps(run, "a", agent_id="agent_unknown")))
+        )
     with pytest.raises(NotFoundError):
-        await store.create_run(samples.run(replace(workflow, id="wf_unknown")), [])
+        await store.create_run(NewRun(samples.run(replace(workflow, id="wf_unknown"))))
     assert await store.get_run(run.id) is None
-    await store.create_run(run, [])
+    await store.create_run(NewRun(run))
     with pytest.raises(ConflictError):
-        await store.create_run(run, [])
+        await store.create_run(NewRun(run))
 
 
 async def test_a_commit_changes_run_steps_and_invocations_together(
@@ -87,7 +96,7 @@ async def test_a_commit_changes_run_steps_and_invocations_together(
 ) -> None:
     run = samples.run(workflow)
     first, second = samples.steps(run, "first", "second")
-    await store.create_run(run, [first, second])
+    await store.create_run(NewRun(run, (first, second)))
     done = replace(first, status=StepState.SUCCEEDED, outputs={"echoed": "hi"}, duration_ms=3)
     started = replace(second, status=StepState.RUNNING, started_at=TIME)
     item = replace(second, id=new_id("step"), item_index=0, status=StepState.RUNNING)
@@ -117,7 +126,7 @@ async def test_a_stale_epoch_changes_nothing(
 ) -> None:
     run = samples.run(workflow)
     (step,) = samples.steps(run, "first")
-    await store.create_run(run, [step])
+    await store.create_run(NewRun(run, (step,)))
     claimed = await store.claim_run(run.id, "host_1", None)
     assert claimed == replace(run, owner="host_1", epoch=1)
     taken = await store.claim_run(run.id, "host_2", "host_1")
@@ -142,7 +151,7 @@ async def test_a_bad_commit_harms_only_itself(
     runs = [samples.run(workflow) for _ in range(60)]
     steps = [samples.steps(run, "only")[0] for run in runs]
     await asyncio.gather(
-        *(store.create_run(run, [step]) for run, step in zip(runs, steps, strict=True))
+        *(store.create_run(NewRun(run, (step,))) for run, step in zip(runs, steps, strict=True))
     )
 
     def commit(number: int) -> Any:
@@ -166,7 +175,7 @@ async def test_fields_that_are_not_the_journals_to_set_are_refused(
     store: Store, samples: Any, workflow: WorkflowRecord
 ) -> None:
     run = samples.run(workflow)
-    await store.create_run(run, [])
+    await store.create_run(NewRun(run))
     for name in ("id", "epoch", "project_id", "nonsense", "status = 'failed' --"):
         with pytest.raises(InvalidError):
             await store.commit(run.id, 0, RunChanges(run={name: "x"}))
@@ -177,7 +186,7 @@ async def test_only_one_of_many_claims_wins(
     store: Store, samples: Any, workflow: WorkflowRecord
 ) -> None:
     run = samples.run(workflow)
-    await store.create_run(run, [])
+    await store.create_run(NewRun(run))
     claims = [store.claim_run(run.id, f"host_{number}", None) for number in range(20)]
     won = [claim for claim in await asyncio.gather(*claims) if claim]
     assert len(won) == 1
@@ -189,7 +198,7 @@ async def test_an_ended_run_cannot_be_claimed_or_cancelled_but_reopened(
 ) -> None:
     run = samples.run(workflow)
     (step,) = samples.steps(run, "first", status=StepState.FAILED)
-    await store.create_run(run, [step])
+    await store.create_run(NewRun(run, (step,)))
     assert await store.reopen_run(run.id, "host_1", RunChanges()) is None
 
     await end(store, run, RunState.FAILED)
@@ -213,7 +222,7 @@ async def test_cancel_is_requested_once_and_kept(
     store: Store, samples: Any, workflow: WorkflowRecord
 ) -> None:
     run = samples.run(workflow)
-    await store.create_run(run, [])
+    await store.create_run(NewRun(run))
     asked = replace(run, cancel_requested=True)
     assert await store.request_cancel(run.id) == asked
     assert await store.request_cancel(run.id) == asked
@@ -231,7 +240,7 @@ async def test_runs_are_listed_newest_first_by_filter_and_page(
             status=list(RunState)[number % 6],
             owner="host_1" if number % 2 else None,
         )
-        await store.create_run(run, [])
+        await store.create_run(NewRun(run))
         runs.insert(0, run)
 
     async def listed(**filters: Any) -> list[RunRecord]:
@@ -248,15 +257,17 @@ async def test_runs_are_listed_newest_first_by_filter_and_page(
     assert await listed(states=states, workflow="echo-chain", limit=2) == both[:2]
     assert await listed(project_id="elsewhere") == []
     assert await store.unfinished_runs() == [
-        run for run in reversed(runs) if not run.status.is_final
-    ]
+        run
+        for run in reversed(runs)
+        if not run.status.is_final and (run.owner or run.status != RunState.WAITING)
+    ], "waiting runs that nobody drives are left out"
 
 
 async def test_a_summary_leaves_the_documents_out(
     store: Store, samples: Any, workflow: WorkflowRecord
 ) -> None:
     run = samples.run(workflow, inputs={"a": 1}, outputs={"b": 2}, step_results={"c": 3})
-    await store.create_run(run, [])
+    await store.create_run(NewRun(run))
     (summary,) = await store.list_runs(RunFilter(documents=False))
     assert summary == replace(run, inputs={}, outputs=None, step_results={})
 
@@ -266,7 +277,7 @@ async def test_runs_are_found_by_the_start_of_their_id(
 ) -> None:
     ids = ["run_aa1", "run_aa2", "run_ab", "run_b"]
     for run_id in ids:
-        await store.create_run(samples.run(workflow, id=run_id), [])
+        await store.create_run(NewRun(samples.run(workflow, id=run_id)))
 
     async def found(prefix: str, limit: int = 10) -> list[str]:
         return [run.id for run in await store.find_runs(prefix, limit)]
@@ -294,7 +305,7 @@ async def test_purging_deletes_old_ended_runs_with_their_rows(
 ) -> None:
     old, older, young, live = (samples.run(workflow) for _ in range(4))
     for run in (old, older, young, live):
-        await store.create_run(run, samples.steps(run, "a", "b"))
+        await store.create_run(NewRun(run, tuple(samples.steps(run, "a", "b"))))
         call = invocation(agent, run_id=run.id, step_id="a")
         await store.commit(run.id, 0, RunChanges(invocations=(call,)))
     await end(store, old, RunState.SUCCEEDED, "2026-01-02T00:00:00.000000Z")
@@ -316,6 +327,6 @@ async def test_purging_goes_on_over_many_commits(
     store: Store, samples: Any, workflow: WorkflowRecord
 ) -> None:
     runs = [samples.run(workflow, status=RunState.SUCCEEDED, completed_at=TIME) for _ in range(50)]
-    await asyncio.gather(*(store.create_run(run, []) for run in runs))
+    await asyncio.gather(*(store.create_run(NewRun(run)) for run in runs))
     assert len(await store.purge_runs("2027-01-01T00:00:00.000000Z", limit=45)) == 45
     assert len(await store.purge_runs("2027-01-01T00:00:00.000000Z", limit=45)) == 5

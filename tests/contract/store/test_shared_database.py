@@ -18,7 +18,7 @@ import pytest
 
 from swarm.kernel.errors import OwnershipLost
 from swarm.store.ports import Store
-from swarm.store.records import RunChanges, StepState, WorkflowRecord
+from swarm.store.records import NewRun, RunChanges, StepState, WorkflowRecord
 
 HERE = Path(__file__).parent
 ROUNDS = 20
@@ -41,7 +41,7 @@ async def test_two_stores_see_each_others_commits_and_fence_each_other(
     other: Store = await open_another()
     run = samples.run(workflow)
     (step,) = samples.steps(run, "first")
-    await store.create_run(run, [step])
+    await store.create_run(NewRun(run, (step,)))
     assert await other.get_run(run.id) == run
 
     claims = await asyncio.gather(

@@ -7,10 +7,17 @@ from typing import Any
 from swarm.kernel.ids import new_id
 from swarm.store.ports import Store
 from swarm.store.records import (
+    NO_ITEM,
     AgentRecord,
+    AnswerRecord,
+    CachedResult,
+    EventRecord,
     GrantRecord,
     InvocationRecord,
+    NewRun,
+    RunChanges,
     RunState,
+    StepState,
     WorkflowRecord,
 )
 
@@ -40,7 +47,7 @@ async def test_old_calls_outside_runs_are_deleted(
     store: Store, samples: Any, workflow: WorkflowRecord, agent: AgentRecord
 ) -> None:
     run = samples.run(workflow)
-    await store.create_run(run, [])
+    await store.create_run(NewRun(run))
     for record in [*(call(agent, OLD) for _ in range(5)), call(agent, YOUNG)]:
         await store.record_invocation(record)
     await store.record_invocation(call(agent, OLD, run_id=run.id))
@@ -61,7 +68,7 @@ async def test_only_agents_that_nothing_refers_to_are_deleted(
     }
     run = samples.run(workflow, agents={"pinned": agents["pinned"].id})
     step = samples.steps(run, "a", agent_id=agents["stepped"].id)
-    await store.create_run(run, step)
+    await store.create_run(NewRun(run, tuple(step)))
     await store.record_invocation(call(agents["called"], OLD))
     for name in names:
         if name != "active":
@@ -113,12 +120,69 @@ async def test_artifacts_in_use_are_told_run_by_run(
     second = samples.run(workflow, outputs={"c": file("c")}, status=RunState.SUCCEEDED)
     third = samples.run(workflow, variables={"text": "nothing to see"})
     steps = samples.steps(second, "s", inputs={"d": file("d")}, outputs={"e": file("e")})
-    await store.create_run(first, [])
-    await store.create_run(second, steps)
-    await store.create_run(third, [])
+    await store.create_run(NewRun(first))
+    await store.create_run(NewRun(second, tuple(steps)))
+    await store.create_run(NewRun(third))
 
     assert await store.artifacts_in_use(limit=1) == ({reference("a"), reference("b")}, first.id)
     found, last = await store.artifacts_in_use(first.id)
     assert found == {reference(letter) for letter in "cde"}
     assert last == third.id
     assert await store.artifacts_in_use(last) == (frozenset(), "")
+
+
+async def test_artifacts_of_forks_and_waits_are_in_use(
+    store: Store, samples: Any, workflow: WorkflowRecord
+) -> None:
+    run = samples.run(workflow, overrides={"s": {"x": [reference("a")]}})
+    steps = samples.steps(
+        run, "s", status=StepState.WAITING, wait_kind="approval", wait_details={"x": reference("b")}
+    )
+    await store.create_run(NewRun(run, tuple(steps)))
+    answer = AnswerRecord(run.id, "s", NO_ITEM, {"values": {"file": reference("c")}}, OLD)
+    assert await store.answer_wait(answer)
+    found, _ = await store.artifacts_in_use()
+    assert found == {reference(letter) for letter in "abc"}
+
+
+async def test_artifacts_of_events_and_cached_results_are_told_page_by_page(
+    store: Store, samples: Any, workflow: WorkflowRecord
+) -> None:
+    assert await store.artifacts_outside_runs() == (frozenset(), "")
+    for letter in "abc":
+        await store.add_event(EventRecord(letter, "e", None, {"f": reference(letter)}, OLD))
+    run = samples.run(workflow)
+    await store.create_run(NewRun(run))
+    cached = tuple(
+        CachedResult(letter, {"f": reference(letter)}, run.id, "s", OLD, YOUNG) for letter in "def"
+    )
+    await store.commit(run.id, 0, RunChanges(cached=cached))
+    for limit in (1, 2, 3, 4, 6, 7):
+        found: set[str] = set()
+        place = ""
+        while True:
+            page, place = await store.artifacts_outside_runs(place, limit)
+            assert len(page) <= limit
+            found |= page
+            if not place:
+                break
+        assert found == {reference(letter) for letter in "abcdef"}
+
+
+async def test_expired_results_and_old_events_are_deleted_in_batches(
+    store: Store, samples: Any, workflow: WorkflowRecord
+) -> None:
+    run = samples.run(workflow)
+    await store.create_run(NewRun(run))
+    times = [OLD, OLD, BEFORE, YOUNG]
+    for number, time in enumerate(times):
+        await store.add_event(EventRecord(str(number), "e", None, None, time))
+    cached = tuple(
+        CachedResult(str(number), {}, run.id, "s", OLD, time) for number, time in enumerate(times)
+    )
+    await store.commit(run.id, 0, RunChanges(cached=cached))
+    assert [await store.purge_events(BEFORE, limit=1) for _ in range(3)] == [1, 1, 0]
+    assert [await store.purge_cached(BEFORE, limit=2) for _ in range(3)] == [2, 1, 0]
+    left = await store.find_events("e", None, "", 10, "default")
+    assert [event.id for event in left] == ["2", "3"]
+    assert await store.cached_result("3", BEFORE) == cached[3]

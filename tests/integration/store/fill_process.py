@@ -11,6 +11,7 @@ from pathlib import Path
 from swarm.kernel.errors import DatabaseError
 from swarm.kernel.settings import Settings
 from swarm.store.records import (
+    NewRun,
     RunChanges,
     RunRecord,
     StepRecord,
@@ -45,7 +46,7 @@ async def main(folder: Path) -> str:
     store = await open_store(database, settings)
     await store.add_workflow(WorkflowRecord("wf_1", "w", "1.0.0", "sha256:b", "/", {}))
     for chain in range(CHAINS):
-        await store.create_run(RunRecord(f"run_{chain}", "wf_1", "w", "1.0.0"), [])
+        await store.create_run(NewRun(RunRecord(f"run_{chain}", "wf_1", "w", "1.0.0")))
     done: set[tuple[str, str]] = set()
     errors = await asyncio.gather(*(fill(store, chain, done) for chain in range(CHAINS)))
     for error in errors:

@@ -19,7 +19,7 @@ import pytest
 
 from swarm.kernel.errors import DatabaseError, InvalidError
 from swarm.kernel.settings import Settings
-from swarm.store.records import RunChanges, RunState, StepState
+from swarm.store.records import NewRun, RunChanges, RunState, StepState
 from swarm.store.sqlite import SqliteStore, open_store
 from swarm.store.sqlite import writer as writer_module
 
@@ -41,7 +41,7 @@ async def test_a_lock_held_longer_than_the_timeout(
     run, steps = make_run("run_1", "first")
     plain.execute("BEGIN IMMEDIATE")
     results = await asyncio.gather(
-        store.create_run(run, steps),
+        store.create_run(NewRun(run, tuple(steps))),
         store.set_workflow_enabled("echo-chain", False),
         return_exceptions=True,
     )
@@ -51,14 +51,14 @@ async def test_a_lock_held_longer_than_the_timeout(
         assert "SWARM_DATABASE_TIMEOUT_SECONDS" in str(result.remedy)
     assert await store.list_workflows(), "reading goes on"
     plain.execute("COMMIT")
-    await store.create_run(run, steps)
+    await store.create_run(NewRun(run, tuple(steps)))
 
 
 async def test_a_lock_held_for_a_moment_is_waited_for(
     store: SqliteStore, plain: sqlite3.Connection, make_run: Any
 ) -> None:
     plain.execute("BEGIN IMMEDIATE")
-    creating = asyncio.ensure_future(store.create_run(*make_run("run_1", "first")))
+    creating = asyncio.ensure_future(store.create_run(NewRun(*make_run("run_1", "first"))))
     await store.list_workflows()
     plain.execute("COMMIT")
     await creating
@@ -105,15 +105,15 @@ async def test_a_database_that_lost_a_table(
 ) -> None:
     plain.execute("DROP TABLE step_executions")
     with pytest.raises(DatabaseError, match="tables that this Swarm expects"):
-        await store.create_run(*make_run("run_1", "first"))
+        await store.create_run(NewRun(*make_run("run_1", "first")))
     assert await store.get_run("run_1") is None
 
 
 async def test_a_row_changed_by_hand_into_nonsense(
     store: SqliteStore, plain: sqlite3.Connection, make_run: Any
 ) -> None:
-    await store.create_run(*make_run("run_1"))
-    await store.create_run(*make_run("run_2"))
+    await store.create_run(NewRun(*make_run("run_1")))
+    await store.create_run(NewRun(*make_run("run_2")))
     plain.execute("UPDATE workflow_runs SET status = 'bogus' WHERE id = 'run_1'")
     with pytest.raises(DatabaseError, match="run_1, column status"):
         await store.get_run("run_1")
@@ -175,7 +175,7 @@ async def test_a_full_database_fails_what_does_not_fit_and_nothing_else(
 ) -> None:
     """In one batch: the operation that is too large fails, the small ones are done."""
     run, (large, *small) = make_run("run_1", "large", *(f"small{n}" for n in range(20)))
-    await store.create_run(run, [large, *small])
+    await store.create_run(NewRun(run, (large, *small)))
     (pages,) = plain.execute("PRAGMA page_count").fetchone()
     await store._writer.submit(
         lambda connection: connection.execute(f"PRAGMA max_page_count = {pages + 10}").fetchone()
@@ -240,19 +240,19 @@ async def test_what_sqlite_cannot_hold_is_refused(store: SqliteStore, make_run: 
     run, steps = make_run("run_1", "first")
     for bad in (replace(run, error="\ud800"), replace(run, epoch=2**63), replace(run, id="\ud800")):
         with pytest.raises(InvalidError, match="cannot be stored"):
-            await store.create_run(bad, steps)
+            await store.create_run(NewRun(bad, tuple(steps)))
     with pytest.raises(InvalidError, match="cannot be stored"):
         await store.get_run("\ud800")
-    await store.create_run(run, steps)
+    await store.create_run(NewRun(run, tuple(steps)))
 
 
 async def test_after_closing_every_call_says_so(store: SqliteStore, make_run: Any) -> None:
-    pending = asyncio.ensure_future(store.create_run(*make_run("run_1", "first")))
+    pending = asyncio.ensure_future(store.create_run(NewRun(*make_run("run_1", "first"))))
     await asyncio.sleep(0)
     await store.close()
     await pending
     await store.close()
-    for call in (store.get_run("run_1"), store.create_run(*make_run("run_2"))):
+    for call in (store.get_run("run_1"), store.create_run(NewRun(*make_run("run_2")))):
         with pytest.raises(DatabaseError, match="closed"):
             await call
 
@@ -297,8 +297,8 @@ async def test_a_cancelled_caller_does_not_disturb_others(
     store: SqliteStore, plain: sqlite3.Connection, make_run: Any
 ) -> None:
     plain.execute("BEGIN IMMEDIATE")
-    first = asyncio.ensure_future(store.create_run(*make_run("run_1")))
-    second = asyncio.ensure_future(store.create_run(*make_run("run_2")))
+    first = asyncio.ensure_future(store.create_run(NewRun(*make_run("run_1"))))
+    second = asyncio.ensure_future(store.create_run(NewRun(*make_run("run_2"))))
     await asyncio.sleep(0)
     first.cancel()
     plain.execute("COMMIT")

@@ -11,6 +11,7 @@ import pytest
 
 from swarm.kernel.errors import DatabaseError
 from swarm.kernel.settings import Settings
+from swarm.store.records import RunFilter, RunState
 from swarm.store.sqlite import open_store
 from swarm.store.sqlite.migration import MIGRATIONS, Migration, load_migrations
 
@@ -94,6 +95,45 @@ async def test_an_upgrade_keeps_the_data_and_backs_up_first(
     store = await open_store(database, settings, migrations=[*MIGRATIONS, NEXT])
     await store.close()
     assert backups(database) == [backup], "nothing to do, nothing to back up"
+
+
+async def test_runs_of_before_the_workflow_language_are_kept(
+    database: Path, settings: Settings
+) -> None:
+    """Their parent was the run that they retried."""
+    store = await open_store(database, settings, migrations=MIGRATIONS[:3])
+    await store.close()
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute(AGENT_ROW)
+        connection.execute(
+            "INSERT INTO workflows (id, name, version, digest, path, steps) "
+            "VALUES ('wf_1', 'w', '1.0.0', 'sha256:w', '/w', '[]')"
+        )
+        connection.execute(
+            "INSERT INTO workflow_runs (id, workflow_id, workflow_name, workflow_version, status, "
+            "inputs, parent_run_id, completed_at) VALUES "
+            "('run_1', 'wf_1', 'w', '1.0.0', 'failed', '{\"a\":1}', 'run_0', 'x')"
+        )
+        connection.execute(
+            "INSERT INTO step_executions (id, run_id, step_id, status, outputs) "
+            "VALUES ('step_1', 'run_1', 's', 'succeeded', '{\"b\":2}')"
+        )
+        connection.execute(
+            "INSERT INTO invocations (id, agent_id, agent_name, agent_version, digest, status, "
+            "run_id) VALUES ('inv_1', 'agent_1', 'echo', '1.0.0', 'sha256:a', 'ok', 'run_1')"
+        )
+    store = await open_store(database, settings)
+    run = await store.get_run("run_1")
+    assert run is not None
+    assert (run.origin_run_id, run.parent_run_id, run.inputs) == ("run_0", None, {"a": 1})
+    assert (run.labels, run.depth, run.priority, run.workflows) == ({}, 0, 0, {})
+    (step,) = await store.list_steps("run_1")
+    assert (step.outputs, step.attempt, step.wait_kind) == ({"b": 2}, 0, None)
+    (invocation,) = await store.list_invocations("run_1")
+    assert (invocation.status, invocation.tokens) == ("ok", 0)
+    assert await store.list_runs(RunFilter(called=False, states=(RunState.FAILED,))) == [run]
+    assert await store.purge_runs("y") == ["run_1"]
+    await store.close()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

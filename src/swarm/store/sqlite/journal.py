@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from swarm.kernel.errors import InvalidError, OwnershipLost
 from swarm.kernel.json import JsonObject
-from swarm.store.records import RunChanges, RunRecord
+from swarm.store.records import RunChanges, RunRecord, StepKey
+from swarm.store.sqlite import consequences
+from swarm.store.sqlite.consequences import Consequences
 from swarm.store.sqlite.rows import (
     INVOCATIONS,
     RUNS,
@@ -25,7 +27,19 @@ from swarm.store.sqlite.rows import (
 
 _FINAL = "('succeeded', 'failed', 'cancelled')"
 _SELECT_RUN = f"SELECT {RUNS.column_list} FROM workflow_runs WHERE id = ?"
-_INSERT_RUN = RUNS.insert()
+_CLAIMED = (
+    "(SELECT count(*) FROM workflow_runs AS other INDEXED BY idx_runs_slots "
+    "WHERE other.project_id = run.project_id AND other.concurrency_key = run.concurrency_key "
+    "AND other.concurrency_key IS NOT NULL AND other.epoch > 0 "
+    "AND other.status IN ('pending', 'running', 'waiting') AND other.id <> run.id)"
+)
+"""How many of the places for runs with this run's key are taken by others."""
+CLAIM = (
+    "UPDATE workflow_runs AS run SET owner = ?, epoch = epoch + 1, wake_at = NULL "
+    f"WHERE id = ? AND owner IS ? AND status NOT IN {_FINAL} "
+    "AND (status <> 'pending' OR cancel_requested OR concurrency_key IS NULL "
+    f"OR concurrency_limit IS NULL OR {_CLAIMED} < concurrency_limit)"
+)
 _STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
 _INVOCATIONS = Upsert(
     INVOCATIONS, key=("id",), keep=("run_id", "agent_id", "step_id", "item_index", "project_id")
@@ -35,6 +49,15 @@ OLDEST_ENDED = (
     f"AND status IN {_FINAL} ORDER BY completed_at LIMIT ?"
 )
 _SETTABLE = frozenset(RUNS.columns) - {"id", "epoch", "project_id", "created_at"}
+_PURGED = (
+    ("invocations", "run_id"),
+    ("step_executions", "run_id"),
+    ("run_attributes", "run_id"),
+    ("answers", "run_id"),
+    ("workflow_runs", "id"),
+)
+"""Tables that hold a run's rows, and where they name it."""
+_FORGET_ANSWER = "DELETE FROM answers WHERE run_id = ? AND step_id = ? AND item_index = ?"
 _REOPENED: JsonObject = {
     "outputs": None,
     "step_results": {},
@@ -43,6 +66,7 @@ _REOPENED: JsonObject = {
     "error_code": None,
     "error_step": None,
     "cancel_requested": False,
+    "wake_at": None,
 }
 """What an ended run loses when it is taken up again."""
 
@@ -56,6 +80,7 @@ class EncodedChanges:
     assignments: str
     """``name = ?, name = ?``, or nothing."""
     values: list[Value]
+    consequences: Consequences | None
 
 
 def encode_changes(changes: RunChanges) -> EncodedChanges:
@@ -72,6 +97,7 @@ def encode_changes(changes: RunChanges) -> EncodedChanges:
         invocations=[INVOCATIONS.encode(invocation) for invocation in changes.invocations],
         assignments=", ".join(f"{name} = ?" for name in changes.run),
         values=[RUNS.encode_field(name, value) for name, value in changes.run.items()],
+        consequences=consequences.encode(changes),
     )
 
 
@@ -84,22 +110,13 @@ def encode_reopening(changes: RunChanges) -> EncodedChanges:
     run = {**_REOPENED, **changes.run}
     for name in ("status", "owner"):
         run.pop(name, None)
-    return encode_changes(RunChanges(changes.steps, changes.invocations, run))
-
-
-def create(connection: sqlite3.Connection, run: Row, steps: Sequence[Row]) -> None:
-    connection.execute(_INSERT_RUN, run)
-    _STEPS.run(connection, steps)
+    return encode_changes(replace(changes, run=run))
 
 
 def claim(
     connection: sqlite3.Connection, run_id: str, owner: str, expected_owner: str | None
 ) -> RunRecord | None:
-    claimed = connection.execute(
-        "UPDATE workflow_runs SET owner = ?, epoch = epoch + 1 "
-        f"WHERE id = ? AND owner IS ? AND status NOT IN {_FINAL}",
-        (owner, run_id, expected_owner),
-    )
+    claimed = connection.execute(CLAIM, (owner, run_id, expected_owner))
     return get_run(connection, run_id) if claimed.rowcount else None
 
 
@@ -133,6 +150,8 @@ def commit_all(
         steps += changes.steps
         invocations += changes.invocations
         outcomes.append(None)
+        if changes.consequences is not None:
+            consequences.apply(connection, changes.consequences)
     _STEPS.run(connection, steps)
     _INVOCATIONS.run(connection, invocations)
     return outcomes
@@ -158,8 +177,13 @@ def _ownership_lost(run_id: str) -> OwnershipLost:
 
 
 def reopen(
-    connection: sqlite3.Connection, run_id: str, owner: str, changes: EncodedChanges
+    connection: sqlite3.Connection,
+    run_id: str,
+    owner: str,
+    changes: EncodedChanges,
+    steps: Sequence[StepKey],
 ) -> RunRecord | None:
+    """Take the run up again; ``steps`` are those that change, whose answers are forgotten."""
     reopened = connection.execute(
         f"UPDATE workflow_runs SET {changes.assignments}, status = 'running', owner = ?, "
         f"epoch = epoch + 1 WHERE id = ? AND status IN {_FINAL}",
@@ -169,6 +193,9 @@ def reopen(
         return None
     _STEPS.run(connection, changes.steps)
     _INVOCATIONS.run(connection, changes.invocations)
+    if changes.consequences is not None:
+        consequences.apply(connection, changes.consequences)
+    connection.executemany(_FORGET_ANSWER, [(run_id, *step) for step in steps])
     return get_run(connection, run_id)
 
 
@@ -187,11 +214,7 @@ def record_invocation(connection: sqlite3.Connection, invocation: Row) -> None:
 def purge(connection: sqlite3.Connection, completed_before: str, limit: int) -> list[str]:
     """Delete at most ``limit`` ended runs with their rows; return their ids."""
     rows = connection.execute(OLDEST_ENDED, (completed_before, limit)).fetchall()
-    for table, column in (
-        ("invocations", "run_id"),
-        ("step_executions", "run_id"),
-        ("workflow_runs", "id"),
-    ):
+    for table, column in _PURGED:
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)
     return [run_id for (run_id,) in rows]
 

@@ -181,11 +181,18 @@ RUNS = Rows(
         "outputs": JSON,
         "step_results": JSON,
         "agents": JSON,
+        "workflows": JSON,
+        "overrides": JSON,
         "mounts": JSON,
+        "labels": JSON,
         "cancel_requested": FLAG,
     },
 )
-STEPS = Rows("step_executions", StepRecord, {"status": STEP_STATE, "inputs": JSON, "outputs": JSON})
+STEPS = Rows(
+    "step_executions",
+    StepRecord,
+    {"status": STEP_STATE, "inputs": JSON, "outputs": JSON, "wait_details": JSON},
+)
 INVOCATIONS = Rows("invocations", InvocationRecord, {"layers": JSON_TUPLE})
 SECRETS = Rows(
     "secrets",

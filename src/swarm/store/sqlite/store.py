@@ -14,8 +14,12 @@ from swarm.store.records import (
     DEFAULT_ORGANIZATION,
     DEFAULT_PROJECT,
     AgentRecord,
+    AnswerRecord,
+    CachedResult,
+    EventRecord,
     GrantRecord,
     InvocationRecord,
+    NewRun,
     RunChanges,
     RunFilter,
     RunRecord,
@@ -24,11 +28,22 @@ from swarm.store.records import (
     StepRecord,
     WorkflowRecord,
 )
-from swarm.store.sqlite import agents, history, journal, secrets, upkeep, workflows
+from swarm.store.sqlite import (
+    agents,
+    cached,
+    creation,
+    history,
+    inbox,
+    journal,
+    secrets,
+    upkeep,
+    waits,
+    workflows,
+)
 from swarm.store.sqlite.failures import Failures
 from swarm.store.sqlite.migration import MIGRATIONS, Migration, open_migrated
 from swarm.store.sqlite.readers import Readers
-from swarm.store.sqlite.rows import AGENTS, GRANTS, INVOCATIONS, RUNS, SECRETS, STEPS
+from swarm.store.sqlite.rows import AGENTS, GRANTS, INVOCATIONS, SECRETS
 from swarm.store.sqlite.turns import Turns
 from swarm.store.sqlite.writer import Session, Writer
 
@@ -153,10 +168,9 @@ class SqliteStore:
 
     # Runs
 
-    async def create_run(self, run: RunRecord, steps: Sequence[StepRecord]) -> None:
-        row = RUNS.encode(run if run.created_at else replace(run, created_at=now_text()))
-        step_rows = [STEPS.encode(step) for step in steps]
-        await self._writer.submit(lambda connection: journal.create(connection, row, step_rows))
+    async def create_run(self, new: NewRun) -> RunRecord:
+        encoded = creation.encode(new)
+        return await self._writer.submit(lambda connection: creation.create(connection, encoded))
 
     async def claim_run(
         self, run_id: str, owner: str, expected_owner: str | None
@@ -170,9 +184,14 @@ class SqliteStore:
 
     async def reopen_run(self, run_id: str, owner: str, changes: RunChanges) -> RunRecord | None:
         encoded = journal.encode_reopening(changes)
+        steps = [step.key for step in changes.steps]
         return await self._writer.submit(
-            lambda connection: journal.reopen(connection, run_id, owner, encoded)
+            lambda connection: journal.reopen(connection, run_id, owner, encoded, steps)
         )
+
+    async def release_run(self, run_id: str, epoch: int, changes: RunChanges) -> bool:
+        commit = journal.Commit(run_id, epoch, journal.encode_changes(changes))
+        return await self._writer.submit(lambda connection: waits.release(connection, commit))
 
     async def request_cancel(self, run_id: str) -> RunRecord | None:
         return await self._writer.submit(
@@ -217,6 +236,49 @@ class SqliteStore:
                 break
         return purged
 
+    # Waits
+
+    async def due_runs(self, moment: str, limit: int = 1000) -> list[str]:
+        return await self._readers.run(lambda connection: waits.due(connection, moment, limit))
+
+    async def next_wake(self) -> str | None:
+        return await self._readers.run(waits.next_wake)
+
+    async def queued_runs(
+        self, concurrency_key: str, project_id: str, limit: int = 100
+    ) -> list[RunRecord]:
+        return await self._readers.run(
+            lambda connection: waits.queued(connection, concurrency_key, project_id, limit)
+        )
+
+    async def answer_wait(self, answer: AnswerRecord) -> bool:
+        row = waits.ANSWERS.encode(answer)
+        return await self._writer.submit(lambda connection: waits.answer(connection, answer, row))
+
+    async def list_answers(self, run_id: str) -> list[AnswerRecord]:
+        return await self._readers.run(lambda connection: waits.list_answers(connection, run_id))
+
+    async def waiting_steps(
+        self, kind: str, limit: int = 100, project_id: str = DEFAULT_PROJECT
+    ) -> list[StepRecord]:
+        return await self._readers.run(
+            lambda connection: waits.waiting_steps(connection, kind, limit, project_id)
+        )
+
+    async def add_event(self, event: EventRecord) -> list[str]:
+        row = inbox.EVENTS.encode(event)
+        return await self._writer.submit(lambda connection: inbox.add(connection, event, row))
+
+    async def find_events(
+        self, name: str, key: str | None, after: str, limit: int, project_id: str
+    ) -> list[EventRecord]:
+        return await self._readers.run(
+            lambda connection: inbox.find(connection, name, key, after, limit, project_id)
+        )
+
+    async def cached_result(self, key: str, moment: str) -> CachedResult | None:
+        return await self._readers.run(lambda connection: cached.get(connection, key, moment))
+
     # Secrets
 
     async def put_secrets(self, records: Sequence[SecretRecord], *, may_replace: bool) -> None:
@@ -260,6 +322,16 @@ class SqliteStore:
             lambda connection: upkeep.purge_invocations(connection, started_before, limit)
         )
 
+    async def purge_cached(self, expired_at: str, limit: int = 1000) -> int:
+        return await self._writer.submit(
+            lambda connection: cached.purge(connection, expired_at, limit)
+        )
+
+    async def purge_events(self, received_before: str, limit: int = 1000) -> int:
+        return await self._writer.submit(
+            lambda connection: inbox.purge(connection, received_before, limit)
+        )
+
     async def purge_agents(self, unused_since: str) -> int:
         deleted = 0
         for agent_id in await self._readers.run(
@@ -280,4 +352,11 @@ class SqliteStore:
     ) -> tuple[frozenset[str], str]:
         return await self._readers.run(
             lambda connection: upkeep.artifacts_in_use(connection, after, limit)
+        )
+
+    async def artifacts_outside_runs(
+        self, after: str = "", limit: int = 500
+    ) -> tuple[frozenset[str], str]:
+        return await self._readers.run(
+            lambda connection: upkeep.artifacts_outside_runs(connection, after, limit)
         )

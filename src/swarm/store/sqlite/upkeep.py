@@ -6,10 +6,15 @@ import re
 import sqlite3
 
 _DOCUMENTS = {
-    "workflow_runs": ("trigger_data", "inputs", "variables", "outputs"),
-    "step_executions": ("inputs", "outputs"),
+    "workflow_runs": ("trigger_data", "inputs", "variables", "outputs", "overrides"),
+    "step_executions": ("inputs", "outputs", "wait_details"),
+    "answers": ("data",),
 }
 """Columns that may hold references to artifacts; what a run's step_results hold, its steps do."""
+OUTSIDE_RUNS = {
+    "events": "SELECT rowid, payload FROM events WHERE rowid > ? ORDER BY rowid LIMIT ?",
+    "step_cache": "SELECT rowid, outputs FROM step_cache WHERE rowid > ? ORDER BY rowid LIMIT ?",
+}
 _MARK = "sha256:"
 _REFERENCE = re.compile(rf"{_MARK}[0-9a-f]{{64}}")
 
@@ -76,3 +81,24 @@ def artifacts_in_use(
                 )
                 found.update(*(_REFERENCE.findall(text) for (text,) in rows))
     return frozenset(found), ids[-1] if ids else ""
+
+
+def artifacts_outside_runs(
+    connection: sqlite3.Connection, after: str, limit: int
+) -> tuple[frozenset[str], str]:
+    """References in ``limit`` events and cached results after the place ``after``; the next place.
+
+    A place is the name of a table and the number of a row in it.
+    """
+    tables = list(OUTSIDE_RUNS)
+    table, _, row = after.partition(" ")
+    first = tables.index(table) if table else 0
+    found: set[str] = set()
+    for number, name in enumerate(tables[first:]):
+        start = int(row or 0) if number == 0 else 0
+        rows = connection.execute(OUTSIDE_RUNS[name], (start, limit)).fetchall()
+        found.update(*(_REFERENCE.findall(text) for _, text in rows))
+        limit -= len(rows)
+        if not limit:
+            return frozenset(found), f"{name} {rows[-1][0]}"
+    return frozenset(found), ""

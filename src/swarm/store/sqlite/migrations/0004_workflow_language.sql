@@ -24,10 +24,27 @@ ALTER TABLE workflow_runs ADD COLUMN tree_cost_micros INTEGER NOT NULL DEFAULT 0
 
 CREATE UNIQUE INDEX idx_runs_idempotency ON workflow_runs(project_id, workflow_name, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
-CREATE INDEX idx_runs_parent ON workflow_runs(parent_run_id) WHERE parent_run_id IS NOT NULL;
-CREATE INDEX idx_runs_concurrency ON workflow_runs(project_id, concurrency_key, status)
-    WHERE concurrency_key IS NOT NULL;
-CREATE INDEX idx_runs_wake ON workflow_runs(wake_at) WHERE wake_at IS NOT NULL;
+-- Runs with a key: those that hold one of its places, and those that queue for one.
+CREATE INDEX idx_runs_slots ON workflow_runs(project_id, concurrency_key)
+    WHERE concurrency_key IS NOT NULL AND epoch > 0 AND status IN ('pending', 'running', 'waiting');
+CREATE INDEX idx_runs_queue ON workflow_runs(project_id, concurrency_key, priority DESC, id)
+    WHERE concurrency_key IS NOT NULL AND epoch = 0 AND status = 'pending';
+-- Runs that wait: those that go on by themselves, and those that a process drives all the same.
+CREATE INDEX idx_runs_wake ON workflow_runs(wake_at)
+    WHERE wake_at IS NOT NULL AND status = 'waiting' AND owner IS NULL;
+CREATE INDEX idx_runs_driven ON workflow_runs(id) WHERE status = 'waiting' AND owner IS NOT NULL;
+-- Listing, with or without the runs that others called.
+DROP INDEX idx_runs_project_state;
+DROP INDEX idx_runs_name_state;
+DROP INDEX idx_runs_owner_state;
+CREATE INDEX idx_runs_project_state
+    ON workflow_runs(project_id, (parent_run_id IS NOT NULL), status, id);
+CREATE INDEX idx_runs_name_state
+    ON workflow_runs(project_id, workflow_name, (parent_run_id IS NOT NULL), status, id);
+CREATE INDEX idx_runs_owner_state ON workflow_runs(owner, (parent_run_id IS NOT NULL), status, id)
+    WHERE owner IS NOT NULL;
+CREATE INDEX idx_runs_parent_state ON workflow_runs(parent_run_id, status, id)
+    WHERE parent_run_id IS NOT NULL;
 
 ALTER TABLE step_executions ADD COLUMN item_count INTEGER;
 ALTER TABLE step_executions ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0;
@@ -42,8 +59,12 @@ ALTER TABLE step_executions ADD COLUMN wait_key TEXT;
 ALTER TABLE step_executions ADD COLUMN wait_details JSON;
 ALTER TABLE step_executions ADD COLUMN wake_at TIMESTAMP;
 
-CREATE INDEX idx_steps_waiting ON step_executions(wait_kind, wait_name, wait_key)
+-- Steps that wait: of a kind, for an event, in a run.
+CREATE INDEX idx_steps_waiting ON step_executions(project_id, wait_kind, id)
     WHERE status = 'waiting';
+CREATE INDEX idx_steps_awaited ON step_executions(project_id, wait_name, wait_key)
+    WHERE status = 'waiting' AND wait_kind = 'event';
+CREATE INDEX idx_steps_waiting_run ON step_executions(run_id) WHERE status = 'waiting';
 
 ALTER TABLE invocations ADD COLUMN tokens INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE invocations ADD COLUMN cost_micros INTEGER NOT NULL DEFAULT 0;
@@ -72,14 +93,16 @@ CREATE TABLE answers (
 
 -- The durable inbox of events that steps may wait for.
 CREATE TABLE events (
-    id TEXT PRIMARY KEY,
+    id TEXT NOT NULL,
     name TEXT NOT NULL,
     key TEXT,
     payload JSON NOT NULL DEFAULT 'null',
     received_at TIMESTAMP NOT NULL,
-    project_id TEXT NOT NULL DEFAULT 'default'
+    project_id TEXT NOT NULL DEFAULT 'default',
+    PRIMARY KEY (project_id, id)
 );
 CREATE INDEX idx_events_name ON events(project_id, name, received_at);
+CREATE INDEX idx_events_key ON events(project_id, name, key, received_at) WHERE key IS NOT NULL;
 CREATE INDEX idx_events_received ON events(received_at);
 
 -- What steps with `cache` gave, by the digest of agent and inputs.

@@ -1,0 +1,76 @@
+"""Statements that record new runs, with their steps and what they can be found by."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, replace
+
+from swarm.kernel.clock import now_text
+from swarm.store.attributes import checked_attributes
+from swarm.store.records import NewRun, RunRecord
+from swarm.store.sqlite.rows import RUNS, STEPS, Row, Upsert
+
+_INSERT = RUNS.insert()
+_INSERT_UNLESS_THERE = f"{_INSERT} ON CONFLICT (id) DO NOTHING"
+_STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
+_INSERT_ATTRIBUTE = (
+    "INSERT INTO run_attributes (project_id, kind, name, value, run_id) VALUES (?, ?, ?, ?, ?)"
+)
+SAME_KEY = (
+    f"SELECT {RUNS.column_list} FROM workflow_runs "
+    "WHERE project_id = ? AND workflow_name = ? AND idempotency_key = ?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRun:
+    """A new run as rows; made on the caller's side, so that the writer only executes."""
+
+    record: RunRecord
+    run: Row
+    steps: list[Row]
+    attributes: list[Row]
+
+
+def encode(new: NewRun) -> EncodedRun:
+    """Encode ``new``, created now unless it says when.
+
+    Raises:
+        InvalidError: a value is not JSON, or there are too many attributes.
+    """
+    run = new.run if new.run.created_at else replace(new.run, created_at=now_text())
+    return EncodedRun(
+        run,
+        RUNS.encode(run),
+        [STEPS.encode(step) for step in new.steps],
+        [
+            (run.project_id, one.kind, one.name, one.value, run.id)
+            for one in checked_attributes(new.attributes)
+        ],
+    )
+
+
+def create(connection: sqlite3.Connection, new: EncodedRun) -> RunRecord:
+    """Insert the run, unless its idempotency key has one; return the run that stands."""
+    record = new.record
+    if record.idempotency_key is not None:
+        key = (record.project_id, record.workflow_name, record.idempotency_key)
+        if row := connection.execute(SAME_KEY, key).fetchone():
+            return RUNS.decode(row)
+    connection.execute(_INSERT, new.run)
+    _insert_rest(connection, new)
+    return record
+
+
+def create_unless_there(connection: sqlite3.Connection, new: EncodedRun) -> bool:
+    """Insert the run unless there is one with its id; whether there was none."""
+    if not connection.execute(_INSERT_UNLESS_THERE, new.run).rowcount:
+        return False
+    _insert_rest(connection, new)
+    return True
+
+
+def _insert_rest(connection: sqlite3.Connection, new: EncodedRun) -> None:
+    _STEPS.run(connection, new.steps)
+    if new.attributes:
+        connection.executemany(_INSERT_ATTRIBUTE, new.attributes)

@@ -1,0 +1,101 @@
+"""Runs and steps that wait: giving a run up, what ends a wait, and who is next."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from swarm.store.records import AnswerRecord, RunRecord, StepRecord
+from swarm.store.sqlite.history import SUMMARY_COLUMNS
+from swarm.store.sqlite.journal import Commit, commit_all
+from swarm.store.sqlite.rows import JSON, RUNS, STEPS, Row, Rows
+
+ANSWERS = Rows("answers", AnswerRecord, {"data": JSON})
+_GIVE_UP = "UPDATE workflow_runs SET owner = NULL WHERE id = ?"
+_EVENT = (
+    "EXISTS (SELECT 1 FROM step_executions AS step INDEXED BY idx_steps_waiting_run "
+    "JOIN events AS event ON event.project_id = step.project_id AND event.name = step.wait_name "
+    "WHERE step.run_id = run.id AND step.status = 'waiting' AND step.wait_kind = 'event' "
+    "AND event.received_at > run.created_at AND"
+)
+NEWS = (
+    "SELECT run.cancel_requested OR EXISTS (SELECT 1 FROM answers AS answer "
+    "JOIN step_executions AS step ON step.run_id = answer.run_id "
+    "AND step.step_id = answer.step_id AND step.item_index = answer.item_index "
+    "WHERE answer.run_id = run.id AND step.status = 'waiting') "
+    f"OR {_EVENT} step.wait_key IS NULL) OR {_EVENT} event.key = step.wait_key) "
+    "FROM workflow_runs AS run WHERE run.id = ?"
+)
+_ASLEEP = "wake_at IS NOT NULL AND status = 'waiting' AND owner IS NULL"
+DUE = (
+    "SELECT id FROM workflow_runs INDEXED BY idx_runs_wake "
+    f"WHERE {_ASLEEP} AND wake_at <= ? ORDER BY wake_at LIMIT ?"
+)
+NEXT_WAKE = (
+    "SELECT wake_at FROM workflow_runs INDEXED BY idx_runs_wake "
+    f"WHERE {_ASLEEP} ORDER BY wake_at LIMIT 1"
+)
+QUEUED = (
+    f"SELECT {SUMMARY_COLUMNS} FROM workflow_runs INDEXED BY idx_runs_queue "
+    "WHERE project_id = ? AND concurrency_key = ? AND epoch = 0 AND status = 'pending' "
+    "ORDER BY priority DESC, id LIMIT ?"
+)
+_ANSWER = (
+    f"INSERT INTO answers ({ANSWERS.column_list}) "
+    f"SELECT {', '.join('?' * len(ANSWERS.columns))} WHERE EXISTS "
+    "(SELECT 1 FROM step_executions WHERE run_id = ? AND step_id = ? AND item_index = ? "
+    "AND status = 'waiting' AND wait_kind = 'approval') "
+    "ON CONFLICT (run_id, step_id, item_index) DO NOTHING"
+)
+LIST_ANSWERS = (
+    f"SELECT {ANSWERS.column_list} FROM answers WHERE run_id = ? ORDER BY step_id, item_index"
+)
+WAITING = (
+    f"SELECT {STEPS.column_list} FROM step_executions INDEXED BY idx_steps_waiting "
+    "WHERE project_id = ? AND wait_kind = ? AND status = 'waiting' ORDER BY id LIMIT ?"
+)
+
+
+def release(connection: sqlite3.Connection, commit: Commit) -> bool:
+    """Apply ``commit`` and give its run up, unless something has come that the run waits for."""
+    connection.execute("SAVEPOINT release")
+    (lost,) = commit_all(connection, [commit])
+    if lost is not None:
+        raise lost
+    connection.execute(_GIVE_UP, (commit.run_id,))
+    (has_news,) = connection.execute(NEWS, (commit.run_id,)).fetchone()
+    if has_news:
+        connection.execute("ROLLBACK TO release")
+    connection.execute("RELEASE release")
+    return not has_news
+
+
+def due(connection: sqlite3.Connection, moment: str, limit: int) -> list[str]:
+    return [run_id for (run_id,) in connection.execute(DUE, (moment, limit))]
+
+
+def next_wake(connection: sqlite3.Connection) -> str | None:
+    row = connection.execute(NEXT_WAKE).fetchone()
+    return str(row[0]) if row else None
+
+
+def queued(
+    connection: sqlite3.Connection, concurrency_key: str, project_id: str, limit: int
+) -> list[RunRecord]:
+    rows = connection.execute(QUEUED, (project_id, concurrency_key, limit))
+    return [RUNS.decode(row) for row in rows]
+
+
+def answer(connection: sqlite3.Connection, record: AnswerRecord, row: Row) -> bool:
+    step = (record.run_id, record.step_id, record.item_index)
+    return connection.execute(_ANSWER, (*row, *step)).rowcount > 0
+
+
+def list_answers(connection: sqlite3.Connection, run_id: str) -> list[AnswerRecord]:
+    return [ANSWERS.decode(row) for row in connection.execute(LIST_ANSWERS, (run_id,))]
+
+
+def waiting_steps(
+    connection: sqlite3.Connection, kind: str, limit: int, project_id: str
+) -> list[StepRecord]:
+    rows = connection.execute(WAITING, (project_id, kind, limit))
+    return [STEPS.decode(row) for row in rows]
