@@ -130,6 +130,9 @@ def _explain(
         return _explain_text(f"the name `{location[-1]}`", str(location[-1]), detail, location)
     if kind in ("string_pattern_mismatch", "string_too_long", "string_too_short"):
         return _explain_text(f"{name}: `{value}`", str(value), detail, location)
+    words = next((each for each in details if each["type"] == "literal_error"), None)
+    if words and isinstance(value, str):  # one of its words was meant, not another type
+        return _explain_limit(name, value, words)
     expected = list(
         dict.fromkeys(_EXPECTED[each["type"]] for each in details if each["type"] in _EXPECTED)
     )
