@@ -250,7 +250,13 @@ def test_a_fault_of_an_agent_is_told_plainly(
         ),
         ("steps:", "outputs: {not: 1}\nsteps:", 3, "is a word of the expression language", "not_"),
         ("steps:", "on: push\nsteps:", 3, "the key `on` is not known", "it is called `trigger`"),
-        ("steps:", "on_error:\n  - log: x\nsteps:", 4, "`notify` is missing in on_error[0]", None),
+        (
+            "steps:",
+            "on_error:\n  - log: x\nsteps:",
+            4,
+            "the key `log` is not known in on_error[0]",
+            None,
+        ),
         ("steps:", "trigger: {type: cron}\nsteps:", 3, "trigger.type must be `manual`", None),
     ],
 )
