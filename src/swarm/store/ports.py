@@ -156,6 +156,11 @@ class RunJournal(Protocol):
         first."""
         ...
 
+    async def ready_runs(self, moment: str, limit: int = 1000) -> list[str]:
+        """Ids of waiting runs without an owner that can go on: those that are due, and those with
+        an answer or an event that came when nobody could be told."""
+        ...
+
     async def next_wake(self) -> str | None:
         """The earliest ``wake_at`` of a waiting run without an owner."""
         ...

@@ -292,3 +292,32 @@ async def test_any_key_will_do_for_a_step_that_names_none(
     run, (step,) = await claimed(store, samples, workflow, "a")
     await store.add_event(event("e1", key="7"))
     assert not await put_to_sleep(store, run, waiting(step, "event", wait_name="paid"))
+
+
+async def test_runs_that_can_go_on_are_found_when_nobody_was_told(
+    store: Store, samples: Any, workflow: WorkflowRecord
+) -> None:
+    kinds: dict[str, tuple[str, dict[str, Any]]] = {
+        "answered": ("approval", {}),
+        "asking": ("approval", {}),
+        "any": ("event", {"wait_name": "paid"}),
+        "seven": ("event", {"wait_name": "paid", "wait_key": "7"}),
+        "eight": ("event", {"wait_name": "paid", "wait_key": "8"}),
+        "sent": ("event", {"wait_name": "sent"}),
+        "due": ("timer", {}),
+        "later": ("timer", {}),
+    }
+    runs = {}
+    for name, (kind, fields) in kinds.items():
+        runs[name], (step,) = await claimed(store, samples, workflow, "a")
+        wake_at = {"due": SOON, "later": LATEST}.get(name)
+        assert await put_to_sleep(store, runs[name], waiting(step, kind, **fields), wake_at=wake_at)
+    assert await store.ready_runs(LATER) == [runs["due"].id]
+    assert await store.answer_wait(answer(runs["answered"]))
+    await store.add_event(event("e1", key="7"))
+    await store.add_event(event("old", "sent", received_at="2020-01-01T00:00:00.000000Z"))
+    ready = [runs[name].id for name in ("due", "answered", "any", "seven")]
+    assert await store.ready_runs(LATER) == ready
+    assert await store.ready_runs(LATER, limit=2) == ready[:2]
+    await store.claim_run(runs["any"].id, "host_2", None)
+    assert await store.ready_runs(LATER) == [ready[0], ready[1], ready[3]], "somebody drives it"

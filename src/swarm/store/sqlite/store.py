@@ -241,6 +241,9 @@ class SqliteStore:
     async def due_runs(self, moment: str, limit: int = 1000) -> list[str]:
         return await self._readers.run(lambda connection: waits.due(connection, moment, limit))
 
+    async def ready_runs(self, moment: str, limit: int = 1000) -> list[str]:
+        return await self._readers.run(lambda connection: waits.ready(connection, moment, limit))
+
     async def next_wake(self) -> str | None:
         return await self._readers.run(waits.next_wake)
 

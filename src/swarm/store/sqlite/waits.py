@@ -30,6 +30,23 @@ DUE = (
     "SELECT id FROM workflow_runs INDEXED BY idx_runs_wake "
     f"WHERE {_ASLEEP} AND wake_at <= ? ORDER BY wake_at LIMIT ?"
 )
+_WAITING_FOR_EVENT = (
+    "SELECT step.run_id FROM step_executions AS step INDEXED BY idx_steps_awaited "
+    "JOIN workflow_runs AS run ON run.id = step.run_id WHERE step.status = 'waiting' "
+    "AND step.wait_kind = 'event' AND EXISTS (SELECT 1 FROM events AS event "
+    "WHERE event.project_id = step.project_id AND event.name = step.wait_name "
+    "AND event.received_at > run.created_at AND"
+)
+ANSWERED = (
+    "SELECT id FROM workflow_runs WHERE id IN ("
+    "SELECT step.run_id FROM step_executions AS step INDEXED BY idx_steps_waiting "
+    "JOIN answers AS answer ON answer.run_id = step.run_id AND answer.step_id = step.step_id "
+    "AND answer.item_index = step.item_index WHERE step.status = 'waiting' "
+    f"UNION ALL {_WAITING_FOR_EVENT} step.wait_key IS NULL) "
+    f"UNION ALL {_WAITING_FOR_EVENT} event.key = step.wait_key)"
+    ") AND +status = 'waiting' AND owner IS NULL ORDER BY id LIMIT ?"
+)
+"""Reads the steps that wait, of all runs; there are far fewer of those than of any others."""
 NEXT_WAKE = (
     "SELECT wake_at FROM workflow_runs INDEXED BY idx_runs_wake "
     f"WHERE {_ASLEEP} ORDER BY wake_at LIMIT 1"
@@ -71,6 +88,12 @@ def release(connection: sqlite3.Connection, commit: Commit) -> bool:
 
 def due(connection: sqlite3.Connection, moment: str, limit: int) -> list[str]:
     return [run_id for (run_id,) in connection.execute(DUE, (moment, limit))]
+
+
+def ready(connection: sqlite3.Connection, moment: str, limit: int) -> list[str]:
+    found = due(connection, moment, limit)
+    answered = [run_id for (run_id,) in connection.execute(ANSWERED, (limit,))]
+    return list(dict.fromkeys([*found, *answered]))[:limit]
 
 
 def next_wake(connection: sqlite3.Connection) -> str | None:
