@@ -155,8 +155,9 @@ class AgentCatalog:
         Raises:
             NotFoundError: no such agent or version; offers what there is.
         """
-        agents = await self.list()
-        return choose_version(reference, agents, AGENTS)
+        name, _ = split_reference(reference)
+        versions = await self._registry.list_agents(name, self._project_id)
+        return choose_version(reference, versions or await self.list(), AGENTS)
 
     async def list(self) -> list[AgentRecord]:
         """The registered agents by name, then by ascending version."""

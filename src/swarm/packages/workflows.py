@@ -119,7 +119,9 @@ class WorkflowCatalog:
         Raises:
             NotFoundError: no such workflow or version; offers what there is.
         """
-        return choose_version(reference, await self.list(), WORKFLOWS)
+        name, _ = split_reference(reference)
+        versions = await self._registry.list_workflows(name, self._project_id)
+        return choose_version(reference, versions or await self.list(), WORKFLOWS)
 
     async def list(self) -> list[WorkflowRecord]:
         """The registered workflows by name, then by ascending version."""

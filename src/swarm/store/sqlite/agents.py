@@ -6,10 +6,12 @@ import sqlite3
 from collections.abc import Sequence
 
 from swarm.store.records import AgentRecord, GrantRecord
+from swarm.store.sqlite.kept import Kept
 from swarm.store.sqlite.rows import AGENTS, GRANTS, Value
 from swarm.store.versions import version_key
 
 _SELECT = f"SELECT {AGENTS.column_list} FROM agents"
+_STANDING = "SELECT id, updated_at FROM agents WHERE project_id = ? AND active = 1"
 _INSERT = AGENTS.insert()
 _INSERT_GRANT = f"{GRANTS.insert()} ON CONFLICT (project_id, digest, permission, value) DO NOTHING"
 
@@ -55,14 +57,15 @@ def get(connection: sqlite3.Connection, agent_id: str) -> AgentRecord | None:
 
 
 def list_active(
-    connection: sqlite3.Connection, name: str | None, project_id: str
+    connection: sqlite3.Connection, kept: Kept[AgentRecord], name: str | None, project_id: str
 ) -> list[AgentRecord]:
-    rows = connection.execute(
-        f"{_SELECT} WHERE project_id = ?1 AND active = 1 AND (?2 IS NULL OR name = ?2)",
-        (project_id, name),
-    )
-    agents = [AGENTS.decode(row) for row in rows]
-    return sorted(agents, key=lambda agent: (agent.name, version_key(agent.version)))
+    """The active agents, of one name or all, by name and version."""
+    if name is None:
+        rows = connection.execute(_STANDING, (project_id,))
+    else:
+        rows = connection.execute(f"{_STANDING} AND name = ?", (project_id, name))
+    found = kept.get(connection, rows.fetchall())
+    return sorted(found, key=lambda agent: (agent.name, version_key(agent.version)))
 
 
 def list_grants(connection: sqlite3.Connection, digest: str, project_id: str) -> list[GrantRecord]:

@@ -62,10 +62,13 @@ def list_unfinished(connection: sqlite3.Connection) -> list[RunRecord]:
     return [RUNS.decode(row) for row in connection.execute(UNFINISHED)]
 
 
-def list_steps(connection: sqlite3.Connection, run_id: str) -> list[StepRecord]:
+def list_steps(
+    connection: sqlite3.Connection, run_id: str, limit: int | None = None
+) -> list[StepRecord]:
+    """The steps of a run in the order they were created, or the first ``limit`` of them."""
     rows = connection.execute(
-        f"SELECT {STEPS.column_list} FROM step_executions WHERE run_id = ? ORDER BY rowid",
-        (run_id,),
+        f"SELECT {STEPS.column_list} FROM step_executions WHERE run_id = ? ORDER BY rowid LIMIT ?",
+        (run_id, -1 if limit is None else limit),
     )
     return [STEPS.decode(row) for row in rows]
 

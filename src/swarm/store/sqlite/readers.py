@@ -1,4 +1,9 @@
-"""Reading connections, used off the event loop. They see all that is committed."""
+"""Reading connections. They see all that is committed.
+
+Queries of any length run off the event loop. One that reads a few rows by their key takes tens of
+microseconds, a tenth of what it costs to have a thread do it and tell: it runs where it is asked
+for, on a connection that waits for nobody.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,8 @@ T = TypeVar("T")
 
 READER_THREADS = 2
 """Queries that run at once; further ones wait in turn."""
+_FAILURES = (sqlite3.Error, OverflowError, UnicodeError)
+"""What a query raises: the last two for values that SQLite cannot hold."""
 
 
 class Readers:
@@ -30,6 +37,7 @@ class Readers:
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="swarm-store-reader")
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
+        self._own: sqlite3.Connection | None = None
         self._open = True
 
     async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
@@ -42,6 +50,25 @@ class Readers:
             raise self._failures.closed()
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._query, query)
 
+    async def look_up(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``query``, which reads a few rows by their key, at once.
+
+        Raises:
+            DatabaseError: the database cannot be read.
+        """
+        if not self._open:
+            raise self._failures.closed()
+        try:
+            if self._own is None:
+                self._own = self._connect()
+                self._own.execute("PRAGMA busy_timeout = 0")
+            return query(self._own)
+        except _FAILURES as error:
+            if not _is_busy(error):
+                raise self._failures.explain(error) from None
+        # Somebody has the whole database, to recover it: the event loop must not wait for that.
+        return await self.run(query)
+
     async def close(self) -> None:
         """Wait for running queries and close the connections."""
         self._open = False
@@ -52,13 +79,22 @@ class Readers:
     def _query(self, query: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return query(self._connection())
-        except (sqlite3.Error, OverflowError, UnicodeError) as error:
+        except _FAILURES as error:
             raise self._failures.explain(error) from None
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = connect(self._path, self._settings, query_only=True)
+            connection = self._connect()
             self._local.connection = connection
-            self._connections.append(connection)
         return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = connect(self._path, self._settings, query_only=True)
+        self._connections.append(connection)
+        return connection
+
+
+def _is_busy(error: Exception) -> bool:
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF == sqlite3.SQLITE_BUSY

@@ -41,12 +41,15 @@ from swarm.store.sqlite import (
     workflows,
 )
 from swarm.store.sqlite.failures import Failures
+from swarm.store.sqlite.kept import Kept
 from swarm.store.sqlite.migration import MIGRATIONS, Migration, open_migrated
 from swarm.store.sqlite.readers import Readers
-from swarm.store.sqlite.rows import AGENTS, GRANTS, INVOCATIONS, SECRETS
+from swarm.store.sqlite.rows import AGENTS, GRANTS, INVOCATIONS, SECRETS, WORKFLOWS
 from swarm.store.sqlite.turns import Turns
 from swarm.store.sqlite.writer import Session, Writer
 
+FEW_STEPS = 32
+"""Steps of a run that are read at once; more are read off the event loop."""
 PURGED_RUNS_PER_COMMIT = 20
 """Runs deleted in one transaction, so that other writers get their turn in between."""
 
@@ -83,6 +86,8 @@ class SqliteStore:
     def __init__(self, writer: Writer, readers: Readers) -> None:
         self._writer = writer
         self._readers = readers
+        self._agents = Kept(AGENTS)
+        self._workflows = Kept(WORKFLOWS)
 
     async def close(self) -> None:
         await self._writer.close()
@@ -117,19 +122,20 @@ class SqliteStore:
         )
 
     async def get_agent(self, agent_id: str) -> AgentRecord | None:
-        return await self._readers.run(lambda connection: agents.get(connection, agent_id))
+        return await self._readers.look_up(lambda connection: agents.get(connection, agent_id))
 
     async def list_agents(
         self, name: str | None = None, project_id: str = DEFAULT_PROJECT
     ) -> list[AgentRecord]:
-        return await self._readers.run(
-            lambda connection: agents.list_active(connection, name, project_id)
+        read = self._readers.run if name is None else self._readers.look_up
+        return await read(
+            lambda connection: agents.list_active(connection, self._agents, name, project_id)
         )
 
     async def list_grants(
         self, digest: str, project_id: str = DEFAULT_PROJECT
     ) -> list[GrantRecord]:
-        return await self._readers.run(
+        return await self._readers.look_up(
             lambda connection: agents.list_grants(connection, digest, project_id)
         )
 
@@ -149,13 +155,16 @@ class SqliteStore:
         )
 
     async def get_workflow(self, workflow_id: str) -> WorkflowRecord | None:
-        return await self._readers.run(lambda connection: workflows.get(connection, workflow_id))
+        return await self._readers.look_up(
+            lambda connection: workflows.get(connection, workflow_id)
+        )
 
     async def list_workflows(
         self, name: str | None = None, project_id: str = DEFAULT_PROJECT
     ) -> list[WorkflowRecord]:
-        return await self._readers.run(
-            lambda connection: workflows.list_active(connection, name, project_id)
+        read = self._readers.run if name is None else self._readers.look_up
+        return await read(
+            lambda connection: workflows.list_active(connection, self._workflows, name, project_id)
         )
 
     async def set_workflow_enabled(
@@ -199,7 +208,7 @@ class SqliteStore:
         )
 
     async def get_run(self, run_id: str) -> RunRecord | None:
-        return await self._readers.run(lambda connection: journal.get_run(connection, run_id))
+        return await self._readers.look_up(lambda connection: journal.get_run(connection, run_id))
 
     async def find_runs(self, prefix: str, limit: int = 10) -> list[RunRecord]:
         return await self._readers.run(lambda connection: history.find(connection, prefix, limit))
@@ -211,6 +220,11 @@ class SqliteStore:
         return await self._readers.run(history.list_unfinished)
 
     async def list_steps(self, run_id: str) -> list[StepRecord]:
+        steps = await self._readers.look_up(
+            lambda connection: history.list_steps(connection, run_id, limit=FEW_STEPS + 1)
+        )
+        if len(steps) <= FEW_STEPS:
+            return steps
         return await self._readers.run(lambda connection: history.list_steps(connection, run_id))
 
     async def list_invocations(self, run_id: str) -> list[InvocationRecord]:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from swarm.kernel.json import JsonObject
 from swarm.store.records import WorkflowRecord
+from swarm.store.sqlite.kept import Kept
 from swarm.store.sqlite.rows import WORKFLOWS, Value, encode_json
 from swarm.store.versions import version_key
 
 _DERIVED = ("steps", "variables", "on_error", "on_success")
 """Columns of the specification that repeat a part of ``definition``, for whoever reads them."""
 _SELECT = f"SELECT {WORKFLOWS.column_list} FROM workflows"
+_STANDING = "SELECT id, updated_at FROM workflows WHERE project_id = ? AND active = 1"
 _INSERT = WORKFLOWS.insert(extra=_DERIVED)
 
 
@@ -59,14 +61,15 @@ def get(connection: sqlite3.Connection, workflow_id: str) -> WorkflowRecord | No
 
 
 def list_active(
-    connection: sqlite3.Connection, name: str | None, project_id: str
+    connection: sqlite3.Connection, kept: Kept[WorkflowRecord], name: str | None, project_id: str
 ) -> list[WorkflowRecord]:
-    rows = connection.execute(
-        f"{_SELECT} WHERE project_id = ?1 AND active = 1 AND (?2 IS NULL OR name = ?2)",
-        (project_id, name),
-    )
-    workflows = [WORKFLOWS.decode(row) for row in rows]
-    return sorted(workflows, key=lambda flow: (flow.name, version_key(flow.version)))
+    """The active workflows, of one name or all, by name and version."""
+    if name is None:
+        rows = connection.execute(_STANDING, (project_id,))
+    else:
+        rows = connection.execute(f"{_STANDING} AND name = ?", (project_id, name))
+    found = kept.get(connection, rows.fetchall())
+    return sorted(found, key=lambda flow: (flow.name, version_key(flow.version)))
 
 
 def set_enabled(
