@@ -20,13 +20,16 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from swarm.kernel.errors import DefinitionError, InvalidError, Problem, nearest_names
 from swarm.kernel.json import JsonValue, loads
 
 VERSIONS = ("1.4", "1.5", "1.6")
 MAX_PROBLEMS = 20
+MAX_VALUES = 4_000_000
+"""Lists, objects and what they hold; 4 million take up to 1 GiB of memory. Instances that were
+looked at have up to 70 for each task."""
 _SHOWN = 8
 """Tasks of a cycle that are named."""
 _SHOWN_TEXT = 100
@@ -68,13 +71,15 @@ _Model = TypeVar("_Model", bound=_Part)
 _Text = Annotated[str, Field(min_length=1, max_length=1_000)]
 _Seconds = Annotated[float, Field(ge=0, le=_LARGEST_NUMBER)]
 _Bytes = Annotated[int, Field(ge=0, le=_LARGEST_NUMBER)]
+# Of many wrong items, one is told: each that is found takes a kilobyte.
+_Texts = Annotated[list[_Text], FailFast()]
 
 
 class _SpecifiedTask(_Part):
     id: _Text
-    parents: list[_Text]
-    children: list[_Text]
-    output_files: list[str] = Field([], alias="outputFiles")
+    parents: _Texts
+    children: _Texts
+    output_files: _Texts = Field([], alias="outputFiles")
 
 
 class _SpecifiedFile(_Part):
@@ -84,7 +89,7 @@ class _SpecifiedFile(_Part):
 
 class _Specification(_Part):
     tasks: list[_SpecifiedTask] = Field(min_length=1)
-    files: list[_SpecifiedFile] = []
+    files: Annotated[list[_SpecifiedFile], FailFast()] = []
 
 
 class _ExecutedTask(_Part):
@@ -93,7 +98,7 @@ class _ExecutedTask(_Part):
 
 
 class _Execution(_Part):
-    tasks: list[_ExecutedTask]
+    tasks: Annotated[list[_ExecutedTask], FailFast()]
 
 
 class _Workflow(_Part):
@@ -117,10 +122,10 @@ class _LinkedFile(_Part):
 class _OlderTask(_Part):
     name: _Text
     id: _Text | None = None
-    parents: list[_Text] = []
-    children: list[_Text] = []
+    parents: _Texts = []
+    children: _Texts = []
     seconds: _Seconds = Field(0, alias="runtimeInSeconds")
-    files: list[_LinkedFile] = []
+    files: Annotated[list[_LinkedFile], FailFast()] = []
 
 
 class _OlderWorkflow(_Part):
@@ -155,25 +160,43 @@ def parse_instance(data: bytes, file: str, max_tasks: int) -> Instance:
     Raises:
         DefinitionError: it cannot be used; holds every problem, up to :data:`MAX_PROBLEMS`.
     """
-    try:
-        document = loads(data)
-    except InvalidError as error:
-        problem = Problem(error.message, file, remedy="give an instance in WfCommons' JSON format")
-        raise DefinitionError([problem]) from None
+    document = _loaded(data, file)
     version = document.get("schemaVersion") if isinstance(document, dict) else None
     if version not in VERSIONS:
         raise DefinitionError([_version_problem(version, file)])
+    _check_count(document, version, file, max_tasks)
     if version == "1.4":
         older = _validated(_OlderDocument, document, file)
         name, description, found = older.name, older.description, list(_older_tasks(older))
     else:
         newer = _validated(_Document, document, file)
         name, description, found = newer.name, newer.description, list(_newer_tasks(newer))
-    if len(found) > max_tasks:
-        message = f"it has {len(found)} tasks; a workflow may have {max_tasks} steps"
+    return Instance(name, description, _connected(found, file))
+
+
+def _loaded(data: bytes, file: str) -> JsonValue:
+    # Counted before they are made: what stands in text counts too, and does not matter.
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        message = f"it holds more than {MAX_VALUES} values"
+        raise DefinitionError([Problem(message, file, remedy="import a smaller instance")])
+    try:
+        return loads(data)
+    except InvalidError as error:
+        problem = Problem(error.message, file, remedy="give an instance in WfCommons' JSON format")
+        raise DefinitionError([problem]) from None
+
+
+def _check_count(document: JsonValue, version: str, file: str, most: int) -> None:
+    """Refuse too many tasks before each of them is looked at."""
+    tasks = document
+    for key in (
+        ("workflow", "tasks") if version == "1.4" else ("workflow", "specification", "tasks")
+    ):
+        tasks = tasks.get(key) if isinstance(tasks, dict) else None
+    if isinstance(tasks, list) and len(tasks) > most:
+        message = f"it has {len(tasks)} tasks; a workflow may have {most} steps"
         remedy = "import a smaller instance, or raise the setting max_steps"
         raise DefinitionError([Problem(message, file, remedy=remedy)])
-    return Instance(name, description, _connected(found, file))
 
 
 def _validated(model: type[_Model], document: JsonValue, file: str) -> _Model:

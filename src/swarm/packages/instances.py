@@ -35,6 +35,8 @@ _ITEM_BYTES = 96
 _OWN_BYTES = 8_192
 """For a step's other inputs, in JSON."""
 _LONGEST_ID = 64
+_KEPT = 31
+"""Characters at each end of a longer name."""
 _LONGEST_DESCRIPTION = 500
 _PLAIN = re.compile(r"[ !#-\[\]-~]*")
 """What stands in double quotes as it is, in YAML."""
@@ -81,16 +83,20 @@ def import_instance(
     name = workflow_name(instance.name) if name is None else name
     rounds = _rounds(instance, scale)
     sizes = _sizes(instance, scale, settings, str(file))
-    text = _workflow_text(instance, name, rounds, sizes)
-    if len(text.encode()) > settings.max_workflow_mb * MIB:
-        raise InvalidError(
-            f"the workflow would be larger than {settings.max_workflow_mb} MiB",
-            where=str(file),
-            remedy="import a smaller instance, or raise the setting max_workflow_mb",
-        )
+    lines: list[str] = []
+    left = settings.max_workflow_mb * MIB
+    for line in _workflow_lines(instance, name, rounds, sizes):
+        lines.append(f"{line}\n")
+        left -= len(lines[-1].encode())
+        if left < 0:
+            raise InvalidError(
+                f"the workflow would be larger than {settings.max_workflow_mb} MiB",
+                where=str(file),
+                remedy="import a smaller instance, or raise the setting max_workflow_mb",
+            )
 
     def fill(folder: Path) -> None:
-        (folder / WORKFLOW_FILE).write_text(text, "utf-8")
+        (folder / WORKFLOW_FILE).write_text("".join(lines), "utf-8")
 
     return ImportedInstance(
         name,
@@ -111,8 +117,9 @@ def workflow_name(name: str) -> str:
 def step_ids(names: Sequence[str]) -> dict[str, str]:
     """An identifier for each of ``names``, which differ; one that is an identifier stays as it is.
 
-    Others have ``_`` for each character that an identifier lacks, and a number where that would
-    make two alike.
+    Others have ``_`` for each character that an identifier lacks. Of one that is too long the
+    begin and the end are kept, as names that differ mostly differ in one of these. Where that would
+    make two alike, they get numbers.
     """
     ids = {name: name for name in names if _is_step_id(name)}
     taken = set(ids)
@@ -120,7 +127,9 @@ def step_ids(names: Sequence[str]) -> dict[str, str]:
     for name in names:
         if name in ids:
             continue
-        base = re.sub(r"[^A-Za-z0-9_]", "_", name)[:_LONGEST_ID]
+        base = re.sub(r"[^A-Za-z0-9_]", "_", name)
+        if len(base) > _LONGEST_ID:
+            base = f"{base[:_KEPT]}__{base[-_KEPT:]}"
         if not base or base[0].isdigit() or base in RESERVED_WORDS:
             base = f"t_{base}"[:_LONGEST_ID]
         made = base
@@ -186,28 +195,26 @@ def _sizes(instance: Instance, scale: Scale, settings: Settings, file: str) -> d
     return {task: int(size * share) for task, size in written.items()}
 
 
-def _workflow_text(
+def _workflow_lines(
     instance: Instance, name: str, rounds: Mapping[str, int], sizes: Mapping[str, int]
-) -> str:
+) -> Iterator[str]:
     ids = step_ids([task.id for task in instance.tasks])
     waited_for = {parent for task in instance.tasks for parent in task.parents}
     last = [task.id for task in instance.tasks if task.id not in waited_for]
     described = f"Imported from the WfFormat instance {instance.name}. {instance.description}"
-    lines = [
-        f"name: {_quoted(name)}",
-        "version: 1.0.0",
-        f"description: {_quoted(described.strip()[:_LONGEST_DESCRIPTION])}",
-        "tags: [wfcommons]",
-        "",
-        "outputs:",
-        "  digests:",
-        *(f"    {ids[task]}: ${{steps.{ids[task]}.outputs.digest}}" for task in last),
-        "",
-        "steps:",
-    ]
+    yield f"name: {_quoted(name)}"
+    yield "version: 1.0.0"
+    yield f"description: {_quoted(described.strip()[:_LONGEST_DESCRIPTION])}"
+    yield "tags: [wfcommons]"
+    yield ""
+    yield "outputs:"
+    yield "  digests:"
+    for task_id in last:
+        yield f"    {ids[task_id]}: ${{steps.{ids[task_id]}.outputs.digest}}"
+    yield ""
+    yield "steps:"
     for task in instance.tasks:
-        lines += _step_lines(task, ids, rounds[task.id], sizes[task.id])
-    return "\n".join(lines) + "\n"
+        yield from _step_lines(task, ids, rounds[task.id], sizes[task.id])
 
 
 def _step_lines(

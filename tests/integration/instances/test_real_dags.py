@@ -12,8 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,10 @@ from swarm.kernel.settings import Settings
 from swarm.packages.builtin import catalog_root
 from swarm.packages.instances import Scale, import_instance
 from swarm.sandbox.ports import Isolation
-from swarm.store.records import RunRecord, StepRecord
+from swarm.store.records import RunRecord
 from tests.conftest import SCALE
 from tests.conftest import Scale as CountScale
+from tests.integration.instances.checking import check_run, seconds_between
 from tests.integration.instances.expected import (
     SMALL,
     Expected,
@@ -65,38 +65,6 @@ async def run_instance(swarm: Swarm, name: str, folder: Path, isolation: Isolati
     run = await swarm.runs.create(RunRequest(name, isolation=isolation))
     await swarm.runs.start(run.id)
     return await swarm.runs.wait(run.id)
-
-
-def seconds_between(start: str | None, end: str | None) -> float:
-    assert start is not None
-    assert end is not None
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
-
-
-def check_run(run: RunRecord, steps: Sequence[StepRecord], expected: Expected) -> None:
-    """Every step ran once, after all before it, gave what it should; the times fit together."""
-    assert run.status == "succeeded", (run.error_step, run.error)
-    assert sorted(step.step_id for step in steps) == sorted(expected.parents)
-    found = {step.step_id: step for step in steps}
-    early = [
-        (step, parent)
-        for step, parents in expected.parents.items()
-        for parent in parents
-        if (found[step].started_at or "") < (found[parent].completed_at or "~")
-    ]
-    assert early == [], "steps that started before what they wait for had ended"
-    wrong = [step for step in expected.parents if found[step].outputs != expected.outputs[step]]
-    assert wrong == []
-    waited_for = {parent for parents in expected.parents.values() for parent in parents}
-    last = {step for step in expected.parents if step not in waited_for}
-    assert run.outputs == {"digests": {step: expected.outputs[step]["digest"] for step in last}}
-    durations = {
-        step: seconds_between(record.started_at, record.completed_at)
-        for step, record in found.items()
-    }
-    assert seconds_between(run.started_at, run.completed_at) >= critical_path(
-        expected.parents, durations
-    )
 
 
 def shown(run: RunRecord, settings: Settings) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from swarm.definitions.wfformat import MAX_PROBLEMS, Instance, parse_instance
+from swarm.definitions.wfformat import MAX_PROBLEMS, MAX_VALUES, Instance, parse_instance
 from swarm.kernel.errors import DefinitionError, Problem
 
 
@@ -158,6 +158,25 @@ def test_problems_are_bounded() -> None:
     problems = refused(newer(*tasks))
     assert len(problems) == MAX_PROBLEMS
     assert all(len(problem.message) < 300 for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        newer(specified("a", *[""] * 100_000)),
+        newer(specified("a"), files=[{}] * 100_000),
+        older({"name": "a", "files": [{}] * 100_000}),
+        {"schemaVersion": "1.6", "workflow": {"specification": {"tasks": [{}] * 100_000}}},
+        {"schemaVersion": "1.4", "workflow": {"tasks": [{}] * 100_000}},
+    ],
+)
+def test_few_of_many_faults_are_told(document: dict[str, Any]) -> None:
+    assert len(refused(document)) < 5
+
+
+def test_more_values_than_fit_are_refused_unread() -> None:
+    assert "more than 4000000 values" in refused(b"[" * MAX_VALUES + b",")[0].message
+    assert "not valid JSON" in refused(b"[" * MAX_VALUES)[0].message
 
 
 def test_too_many_tasks_are_refused() -> None:

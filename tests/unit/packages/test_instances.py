@@ -199,6 +199,15 @@ def test_ids_of_many_names_that_look_alike_take_no_time() -> None:
     assert ids[names[1]] == "_" * 62 + "_3"
 
 
+def test_of_long_names_the_ends_stay() -> None:
+    long = "NFCORE:SAREK:BAM_VARIANT_CALLING_GERMLINE_ALL:HAPLOTYPECALLER:GATK4"
+    ids = step_ids([f"{long}__HG{number:05}__ID{7**number}" for number in range(100)])
+    assert ids[f"{long}__HG00002__ID49"] == (
+        "NFCORE_SAREK_BAM_VARIANT_CALLIN__TYPECALLER_GATK4__HG00002__ID49"
+    )
+    assert sum(id_.endswith(name[-12:]) for name, id_ in ids.items()) == 100
+
+
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         import_instance(tmp_path / "gone", tmp_path, Scale(1, 1), SETTINGS)
