@@ -18,16 +18,17 @@ PROGRAMS = {
     "openssl": ("openssl", "that TLS passes the egress proxy unopened"),
     "bwrap": ("bubblewrap", "what a sandbox costs beside bubblewrap (make bench)"),
     "sqlite3": ("sqlite3", "that the journal is readable with plain sqlite3"),
+    "gcc": ("gcc libc6-dev", "that the journal survives the loss of power"),
     "qemu-system-x86_64": ("qemu-system-x86", "virtual machines (level microvm)"),
     "sqfstar": ("squashfs-tools", "virtual machines (level microvm)"),
 }
-"""Program: its Debian package, and what the tests cannot show without it."""
+"""Program: its Debian packages, and what the tests cannot show without it."""
 
 
 def main() -> int:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
-        packages = [PROGRAMS[name][0] for name in missing]
+        packages = [package for name in missing for package in PROGRAMS[name][0].split()]
         print(f"swarm: installing {' '.join(packages)} for the tests", file=sys.stderr, flush=True)
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (

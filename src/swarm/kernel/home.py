@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarm.kernel.durability import make_folder
 from swarm.kernel.errors import UnavailableError
 
 
@@ -80,7 +81,7 @@ class Home:
                 self.cache,
                 self.hosts,
             ):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             self.secrets.mkdir(mode=0o700, exist_ok=True)
             self.hosts.parent.chmod(0o700)
         except OSError as error:

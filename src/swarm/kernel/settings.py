@@ -35,7 +35,9 @@ class Settings(BaseModel):
 
     home: Path = Field(Path("~/.swarm"), description="Folder that holds everything Swarm keeps.")
     durability: Literal["full", "normal"] = Field(
-        "full", description="`full` survives power loss; `normal` survives process death only."
+        "full",
+        description="What was committed survives the death of processes and, with `full`, the loss "
+        "of power; with `normal` that may lose the last commits, and breaks nothing.",
     )
     database_timeout_seconds: float = Field(
         10.0, gt=0, description="How long a write waits for another process's lock."

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from swarm.kernel.durability import sync_folder
 from swarm.kernel.errors import UnavailableError
 from swarm.kernel.home import Home
 from swarm.kernel.json import JsonObject, dump_bytes
@@ -115,6 +116,8 @@ class EnvironmentInstaller:
             if target.exists():
                 await run_to_end(shutil.rmtree, target)
             scratch.rename(target)
+            if self._settings.durability == "full":
+                await asyncio.to_thread(sync_folder, self._root)
 
     def _finish(self, folder: Path, identity: JsonObject) -> None:
         """Let every user read it (a sandbox runs as another one), then mark it as complete."""
@@ -124,10 +127,10 @@ class EnvironmentInstaller:
                 file = Path(parent, name)
                 if not file.is_symlink():
                     file.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
-        if self._settings.durability == "full":
-            os.sync()
         (folder / MARKER).write_bytes(dump_bytes(identity))
         (folder / MARKER).chmod(0o644)
+        if self._settings.durability == "full":
+            os.sync()
 
     @contextmanager
     def _scratch(self, key: str) -> Iterator[Path]:

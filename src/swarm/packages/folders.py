@@ -13,9 +13,10 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
+from swarm.kernel.durability import sync_folder
 from swarm.kernel.errors import DefinitionError, NotFoundError, Problem, UnavailableError
 from swarm.kernel.settings import MIB, Settings
 from swarm.packages.ignoring import Ignored
@@ -197,7 +198,8 @@ def write_tree(contents: Contents, into: Path, *, durable: bool = False) -> None
     """Write the files of a package below ``into``, a folder that is there and empty.
 
     Each file is checked against its digest while it is written. Folders get mode 0755, files 0755
-    or 0644, whatever the umask. ``durable`` flushes each file to the disk.
+    or 0644, whatever the umask. ``durable`` flushes each file and folder to the disk, except for
+    the name of ``into`` itself.
 
     Raises:
         ConflictError: a file is no longer what was read before.
@@ -210,6 +212,9 @@ def write_tree(contents: Contents, into: Path, *, durable: bool = False) -> None
             for file in contents.files:
                 with _parent_folder(root, file.path) as (parent, name):
                     _write_file(contents, file, parent, name, durable)
+            if durable:
+                for folder in _folders(contents):
+                    sync_folder(into / folder)
         finally:
             os.close(root)
     except OSError as error:
@@ -218,6 +223,11 @@ def write_tree(contents: Contents, into: Path, *, durable: bool = False) -> None
             where=str(into),
             remedy="make room, or make the folder writable",
         ) from None
+
+
+def _folders(contents: Contents) -> set[PurePosixPath]:
+    """Every folder of a package, the package's own included."""
+    return {folder for file in contents.files for folder in PurePosixPath(file.path).parents}
 
 
 @contextmanager

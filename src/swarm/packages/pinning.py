@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from swarm.kernel.durability import sync_folder
 from swarm.kernel.errors import SwarmError, UnavailableError
 from swarm.kernel.home import Home
 from swarm.kernel.settings import Settings
@@ -37,8 +38,11 @@ class PinnedPackages:
 
     def _pin(self, package: Package) -> Path:
         target = self.path(package.digest)
+        is_durable = self._settings.durability == "full"
         if self._is_intact(target, package.digest):
             os.utime(target)  # about to be used: see collecting.remove_unused
+            if is_durable:
+                sync_folder(self._root)  # whoever put it there may have been killed before
             return target
         partial = self._root / f".partial-{package.digest}"
         damaged = self._root / f".damaged-{package.digest}"
@@ -48,10 +52,12 @@ class PinnedPackages:
                 if leaving.exists():
                     shutil.rmtree(leaving)
             partial.mkdir(parents=True)
-            write_tree(package.contents, partial, durable=self._settings.durability == "full")
+            write_tree(package.contents, partial, durable=is_durable)
             if target.exists():
                 target.rename(damaged)
             partial.rename(target)
+            if is_durable:
+                sync_folder(self._root)
             shutil.rmtree(damaged, ignore_errors=True)
         except OSError as error:
             raise UnavailableError(

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from swarm.kernel.durability import make_folder, sync_folder
 from swarm.kernel.errors import InputError, NotFoundError, UnavailableError
 from swarm.kernel.settings import MIB
 
@@ -119,6 +120,14 @@ class LocalArtifacts:
         finally:
             os.close(descriptor)
 
+    def _make_shard(self, shard: Path) -> None:
+        """Make a folder for artifacts. One that others can see while they put is durable."""
+        if not shard.is_dir():
+            with self._locked(fcntl.LOCK_EX):
+                shard.mkdir(exist_ok=True)
+                sync_folder(self._folder)
+                sync_folder(self._root)
+
     def _place(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest[2:]
 
@@ -144,15 +153,16 @@ class LocalArtifacts:
 
     def _keep(self, source: BinaryIO | _FromStart) -> str:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             with _Copy(self._folder) as copy:
                 digest = copy.fill(source)
                 place = self._place(digest)
+                self._make_shard(place.parent)
                 with self._locked(fcntl.LOCK_SH):
                     if place.exists():
                         os.utime(place)  # it is young again: see remove_unused
+                        sync_folder(place.parent)  # whoever put it may not have come so far
                     else:
-                        place.parent.mkdir(exist_ok=True)
                         copy.appear(place)
         except OSError as error:
             raise UnavailableError(

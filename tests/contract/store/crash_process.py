@@ -44,8 +44,8 @@ async def chain(store: SqliteStore) -> None:
         os.write(1, f"{run_id} {done.step_id} {number}\n".encode())
 
 
-async def drive(database: Path) -> None:
-    store = await open_store(database, Settings(home=database.parent))
+async def drive(database: Path, settings: Settings) -> None:
+    store = await open_store(database, settings)
     await store.add_workflow(WorkflowRecord("wf_1", "w", "1.0.0", "sha256:b", "/", {}))
     await asyncio.gather(*(chain(store) for _ in range(CHAINS)))
 
@@ -54,7 +54,7 @@ def main(database: Path) -> None:
     for _ in sys.stdin:
         child = os.fork()
         if child == 0:
-            asyncio.run(drive(database))
+            asyncio.run(drive(database, Settings(home=database.parent)))
         os.write(1, f"child {child}\n".encode())
         os.waitpid(child, 0)
         os.write(1, b"ended\n")

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.recovery.kills.home import Home, Process, wait_until
+from tests.recovery.kills.judging import query
 from tests.recovery.kills.workflows import Flow
 from tests.recovery.sandbox.traffic import children, kill_child
 
@@ -155,15 +156,17 @@ class Chaos:
     # -- checks ----------------------------------------------------------------------------------
 
     def _unfinished(self) -> list[str]:
-        rows = self.home.query(
-            "SELECT id FROM workflow_runs WHERE status IN ('pending', 'running', 'waiting')"
+        rows = query(
+            self.home.root,
+            "SELECT id FROM workflow_runs WHERE status IN ('pending', 'running', 'waiting')",
         )
         return [row["id"] for row in rows]
 
     def _check_finished(self) -> None:
         """What was finished at the last look stands as it was."""
-        rows = self.home.query(
-            "SELECT * FROM step_executions WHERE status IN ('succeeded', 'failed', 'skipped')"
+        rows = query(
+            self.home.root,
+            "SELECT * FROM step_executions WHERE status IN ('succeeded', 'failed', 'skipped')",
         )
         found: dict[str, dict[str, tuple[object, ...]]] = {}
         for row in rows:

@@ -8,7 +8,6 @@ import re
 import selectors
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -167,13 +166,6 @@ class Home:
         return int(self._nursery.stdout.readline())
 
     # -- what is there ---------------------------------------------------------------------------
-
-    def query(self, sql: str, *values: object) -> list[sqlite3.Row]:
-        with closing(
-            sqlite3.connect(self.root / "registry" / "registry.db", timeout=30)
-        ) as connection:
-            connection.row_factory = sqlite3.Row
-            return connection.execute(sql, values).fetchall()
 
     def hosts(self) -> list[int]:
         """The processes that drive runs, as their lock files name them."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 MAX_STEPS = 9
+MAX_QUICK_STEPS = 4
 MAX_PAUSE_MS = 25
 LONG_PAUSE_MS = 1_500
 MAX_VALUE = 1_000
@@ -181,16 +182,17 @@ FEATURES: tuple[tuple[float, Feature], ...] = (
     (1.0, _placed),
 )
 """How often a step gets each, in the order in which they are drawn."""
+SLOW: frozenset[Feature] = frozenset({_lingers, _pauses})
 
 
-def draw_flow(name: str, chance: random.Random) -> Flow:
-    """A random workflow; the same choices give the same."""
+def draw_flow(name: str, chance: random.Random, *, quick: bool = False) -> Flow:
+    """A random workflow; the same choices give the same. ``quick`` ones do little and fast."""
     drawing = Drawing(chance)
-    for number in range(chance.randint(2, MAX_STEPS)):
+    for number in range(chance.randint(2, MAX_QUICK_STEPS if quick else MAX_STEPS)):
         agent: Literal["inside", "outside"] = chance.choice(("inside", "outside"))
-        step = Step(f"s{number}", agent, chance.randrange(MAX_VALUE))
+        step = Step(f"s{number}", "inside" if quick else agent, chance.randrange(MAX_VALUE))
         for likelihood, feature in FEATURES:
-            if chance.random() < likelihood:
+            if chance.random() < likelihood and not (quick and feature in SLOW):
                 step = feature(step, drawing)
         drawing.steps.append(step)
     return Flow(name, tuple(drawing.steps), _sure(drawing.steps))

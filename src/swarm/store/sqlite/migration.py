@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from swarm.kernel.clock import now_text
+from swarm.kernel.durability import sync_ancestors, sync_folder
 from swarm.kernel.settings import Settings
 from swarm.store.sqlite.connection import connect, create_private
 from swarm.store.sqlite.failures import Failures
@@ -84,6 +85,8 @@ def open_migrated(
             create_private(path)
         except OSError as error:
             raise failures.read_only(Path(error.filename or path)) from None
+        if settings.durability == "full":
+            sync_ancestors(path)
         connection = stack.enter_context(closing(connect(path, settings)))
         _refuse_foreign(connection, failures)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -184,6 +187,7 @@ def _back_up(path: Path, version: int, settings: Settings) -> Path:
             source.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
         unfinished.replace(backup)
+        sync_folder(backup.parent)  # the upgrade that follows must not outlive its backup
     except BaseException:
         with suppress(FileNotFoundError):
             unfinished.unlink()
