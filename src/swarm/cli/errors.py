@@ -41,6 +41,7 @@ from swarm.cli.terminal import (
 )
 from swarm.kernel.errors import DefinitionError, ExitCode, InvalidError, SwarmError
 from swarm.kernel.json import dumps
+from swarm.kernel.redaction import redacted
 
 MAX_CRASH_FILES = 20
 
@@ -132,10 +133,10 @@ def _show(terminal: Terminal, where: str | None, message: str, remedy: str | Non
 
 def _crash(error: Exception, options: Globals) -> SwarmError:
     """Keep the traceback of an unexpected exception and tell where."""
-    text = "".join(traceback.format_exception(error))
+    text = redacted("".join(traceback.format_exception(error)))
     if os.environ.get("SWARM_DEBUG") == "1":
         stderr().line(text)
-    summary = f"{type(error).__name__}: {error}".splitlines()[0]
+    summary = redacted(f"{type(error).__name__}: {error}").splitlines()[0]
     return SwarmError(
         f"something unexpected happened in Swarm itself: {summary}",
         remedy=f"report it with {_keep(text, options.home_folder())}, which has the details",
@@ -146,7 +147,8 @@ def _keep(text: str, home: Path) -> Path:
     """Write a crash report below the home, else to the temporary folder; keep the newest only."""
     moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     name = f"crash-{moment}-{os.getpid()}-{secrets.token_hex(3)}.txt"
-    text = f"swarm {__version__}, python {sys.version}\n{clean(' '.join(sys.argv))}\n\n{text}"
+    typed = redacted(clean(" ".join(sys.argv)))
+    text = f"swarm {__version__}, python {sys.version}\n{typed}\n\n{text}"
     for folder in (home / "registry" / "logs", Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)

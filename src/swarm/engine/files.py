@@ -117,6 +117,7 @@ async def collect_outputs(
     given: JsonObject,
     max_files: int,
     max_bytes: int,
+    masked: Callable[[str], str] = lambda path: path,
 ) -> JsonObject:
     """Take the files that ``outputs`` name out of the open directory ``descriptor``.
 
@@ -128,12 +129,14 @@ async def collect_outputs(
         given: the invocation's inputs, whose file values may be passed on.
         max_files: most files that one invocation may hand out.
         max_bytes: most bytes that they may have, all together.
+        masked: blots secrets out of a text; a file in a directory whose path has one is refused.
 
     Raises:
-        OutputError: a named file is missing, leaves the directory, or is not regular.
+        OutputError: a named file is missing, leaves the directory, is not regular, or its path
+            has a secret in it.
         RefusedError: a file value that this agent was never given.
     """
-    collector = Collector(artifacts, max_files, max_bytes)
+    collector = Collector(artifacts, max_files, max_bytes, masked)
     replaced = dict(outputs)
     made: set[tuple[str, bool]] = set()
     for field in fields:

@@ -24,6 +24,7 @@ from swarm.kernel.errors import (
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.kernel.settings import MIB, Settings
 from swarm.sandbox.egress.policy import narrow
+from swarm.sandbox.log_lines import split_cut
 from swarm.sandbox.ports import (
     CallContext,
     GuestServices,
@@ -194,13 +195,19 @@ class Invoker:
         isolated = sandbox.isolation is not Isolation.NONE
         inputs = handler_inputs(call.inputs, mounts, isolated)
         inputs = await services.with_secrets(inputs, call.secrets)
-        result = await sandbox.call(inputs, call.context, services)
+        # Masked before it is checked: what is wrong with outputs is told with pieces of them.
+        result = services.masked(await sandbox.call(inputs, call.context, services))
         if result.outcome is Outcome.OK:
-            result = await self._checked_result(agent, call, sandbox, result)
-        return Completed(services.masked(result), sandbox.id, sandbox.isolation, sandbox.layers)
+            result = await self._checked_result(agent, call, sandbox, result, services.masked_text)
+        return Completed(result, sandbox.id, sandbox.isolation, sandbox.layers)
 
     async def _checked_result(
-        self, agent: PinnedAgent, call: Call, sandbox: Sandbox, result: InvocationResult
+        self,
+        agent: PinnedAgent,
+        call: Call,
+        sandbox: Sandbox,
+        result: InvocationResult,
+        masked: Callable[[str], str],
     ) -> InvocationResult:
         """The result with its files taken out and its outputs checked, or why it is refused."""
         outputs = {} if result.outputs is None else result.outputs
@@ -219,6 +226,7 @@ class Invoker:
                 call.inputs,
                 self._settings.max_output_files,
                 self._settings.max_output_files_mb * MIB,
+                masked,
             )
             outputs = check_values(
                 fields,
@@ -230,7 +238,7 @@ class Invoker:
         except UnavailableError:
             raise
         except (InvalidError, RefusedError, SwarmError) as error:
-            return _bad_output(result, error.message)
+            return _bad_output(result, masked(error.message))
         return replace(result, outputs=outputs)
 
 
@@ -242,10 +250,10 @@ class AgentServices(GuestServices):
         self._listener = listener
 
     def log(self, stream: str, level: str, message: str) -> None:
-        self._listener.logged(stream, level, self._secrets.mask(message))
+        self._listener.logged(stream, level, self.masked_text(message))
 
     def progress(self, fraction: float | None, message: str) -> None:
-        self._listener.progressed(fraction, self._secrets.mask(message))
+        self._listener.progressed(fraction, self.masked_text(message))
 
     def event(self, value: JsonValue) -> None:
         self._listener.streamed(self._secrets.mask_value(value))
@@ -261,16 +269,24 @@ class AgentServices(GuestServices):
 
     def masked_record(self, record: InvocationRecord) -> InvocationRecord:
         """A failed invocation's record without the secrets that it was given."""
-        return replace(record, error=self._secrets.mask(record.error)) if record.error else record
+        return replace(record, error=self.masked_text(record.error)) if record.error else record
 
     def masked(self, result: InvocationResult) -> InvocationResult:
         """The result without the secrets that this invocation was given."""
         return replace(
             result,
             outputs=self._secrets.mask_value(result.outputs),
-            error=self._secrets.mask(result.error) if result.error else result.error,
-            traceback=self._secrets.mask(result.traceback) if result.traceback else None,
+            error=self.masked_text(result.error) if result.error else result.error,
+            # Guests cut long ones, without saying so: at the start in Python, at the end in Node.
+            traceback=self._secrets.mask(result.traceback, cut_start=True, cut_end=True)
+            if result.traceback
+            else None,
         )
+
+    def masked_text(self, text: str) -> str:
+        """A text, perhaps cut, without the secrets that this invocation was given."""
+        kept, note = split_cut(text)
+        return self._secrets.mask(kept, cut_end=bool(note)) + note
 
 
 class GuestListener:

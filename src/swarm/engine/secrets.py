@@ -17,7 +17,7 @@ from swarm.kernel.errors import NotFoundError, RefusedError
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.kernel.settings import SECRET_PREFIX
 from swarm.store.records import DEFAULT_PROJECT
-from swarm.vault.masking import Masks
+from swarm.vault.masking import HELD, Masks
 
 
 class SecretReader(Protocol):
@@ -82,11 +82,15 @@ class InvocationSecrets:
                 "environment of the process that drives the run",
             )
         self._masks.add(value)
+        HELD.add(value)
         return value
 
-    def mask(self, text: str) -> str:
-        """``text`` with every secret that was handed out blotted out."""
-        return self._masks.text(text)
+    def mask(self, text: str, *, cut_start: bool = False, cut_end: bool = False) -> str:
+        """``text`` with every secret that was handed out blotted out.
+
+        ``cut_start`` and ``cut_end`` say that it may begin or end in the middle of one.
+        """
+        return self._masks.text(text, cut_start=cut_start, cut_end=cut_end)
 
     def mask_value(self, value: JsonValue) -> JsonValue:
         """The JSON value with secrets blotted out of its strings and keys."""

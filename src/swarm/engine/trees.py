@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -43,8 +43,16 @@ class Collector:
     The size is that of the copies: a file full of holes takes no room where it was written.
     """
 
-    def __init__(self, artifacts: ArtifactStore, max_files: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        max_files: int,
+        max_bytes: int,
+        masked: Callable[[str], str] = lambda path: path,
+    ) -> None:
+        """``masked`` blots secrets out of a path; files whose paths have one are refused."""
         self._artifacts = artifacts
+        self._masked = masked
         self._left = max_files
         self._bytes_left = max_bytes
 
@@ -76,6 +84,7 @@ class Collector:
         files = []
         for path, opened in _walk(descriptor, ""):
             try:
+                self._check_path(path)
                 reference, size = await self.put_file(opened)
                 executable = bool(os.fstat(opened).st_mode & stat.S_IXUSR)
             finally:
@@ -90,6 +99,14 @@ class Collector:
             )
         files.sort(key=lambda entry: str(entry["path"]))
         return await self._artifacts.put_bytes(dump_bytes({"files": files}))
+
+    def _check_path(self, path: str) -> None:
+        """A listing tells paths, so they may hold no secret."""
+        if (shown := self._masked(path)) != path:
+            raise OutputError(
+                f"{shown} cannot be handed out: its name has a secret in it",
+                remedy="name files after something else",
+            )
 
 
 def _walk(descriptor: int, prefix: str, depth: int = 1) -> Iterator[tuple[str, int]]:

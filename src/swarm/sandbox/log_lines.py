@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
+_CUT: Final = re.compile(r"(?:\\x[89a-f][0-9a-f]){0,3} … \[[0-9]+ (?:bytes|characters) cut\]\Z")
 LEAST_CHARGE: Final = 64
 """What a line counts at least, so that empty lines come to an end too."""
 
@@ -85,6 +87,15 @@ class LineCutter:
         self._budget.cut(self._cut)
         self._line.clear()
         self._cut = 0
+
+
+def split_cut(text: str) -> tuple[str, str]:
+    """A text that may have been cut: what is left of it, and the note that says so or nothing.
+
+    A character that was cut in two, which :func:`line_text` shows as bytes, goes with the note.
+    """
+    found = _CUT.search(text)
+    return (text[: found.start()], found[0]) if found else (text, "")
 
 
 def line_text(line: bytes, cut: int = 0) -> str:

@@ -225,7 +225,7 @@ class HostWire(asyncio.Protocol):
             self._break_protocol("progress without a fraction or message")
         elif self._may_stream(size):
             bounded = None if fraction is None else min(max(float(fraction), 0.0), 1.0)
-            message = text[: self._limits.log_line_bytes]
+            message = _shortened(text, self._limits.log_line_bytes)
             self._require_services().progress(bounded, message)
 
     def _may_stream(self, size: int) -> bool:

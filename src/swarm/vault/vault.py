@@ -18,6 +18,7 @@ from swarm.store.records import SecretIdentity, SecretRecord, SecretScope
 from swarm.vault.envelope import BrokenSeal, Sealed, rewrap, seal, unseal
 from swarm.vault.identity import check_name, lookup_order
 from swarm.vault.key_ring import KeyRing, KeySource
+from swarm.vault.masking import HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Vault:
             MasterKeyError, RefusedError: the master key is missing, wrong or not private.
         """
         for secret in secrets:
+            HELD.add(secret.value)
             check_name(secret.identity.name)
             self._check_value(secret)
         async with self._keys.locked(exclusive=False):
@@ -243,9 +245,11 @@ class Vault:
         if key is None:
             raise self._missing(record.key_id, self._ring, record)
         try:
-            return unseal(key, record.identity, _sealed(record)).decode("utf-8")
+            value = unseal(key, record.identity, _sealed(record)).decode("utf-8")
         except (BrokenSeal, UnicodeDecodeError):
             raise _damaged([record]) from None
+        HELD.add(value)
+        return value
 
     async def _load(self) -> KeyRing:
         self._ring = await asyncio.to_thread(self._keys.load)

@@ -3,72 +3,30 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
-import secrets
 from pathlib import Path
 
 import pytest
 
 from tests.functional.cli.conftest import Cli, Make, write_workflow
 
-TELLTALE = """\
-name: telltale
+COUNTING = """\
+name: counting
 version: 1.0.0
 runtime: {type: python, entry: main.py, timeout_seconds: 60}
 permissions: {secrets: [TOKEN]}
-inputs: [{name: given, type: string}, {name: act, type: string}]
-outputs: [{name: told, type: object}]
+outputs: [{name: length, type: integer}]
 """
-TELLTALE_HANDLER = """\
-import base64, json, sys, urllib.parse
-
+COUNTING_HANDLER = """\
 def handler(inputs, context):
-    value = inputs["given"]
-    assert value == context.secret("TOKEN")
-    data = value.encode()
-    forms = [
-        value, json.dumps({"k": value}), urllib.parse.quote(value, safe=""), data.hex(),
-        data.hex().upper(), base64.b64encode(data).decode(),
-        base64.urlsafe_b64encode(data).decode(),
-        base64.b64encode(b"user:" + data).decode(), base64.b64encode(b"ab" + data + b"z").decode(),
-    ]
-    for form in forms:
-        context.log.info("log " + form)
-        print("out " + form)
-        print("err " + form, file=sys.stderr)
-        context.progress(0.5, "at " + form)
-    if inputs["act"] == "raise":
-        raise ValueError(" ".join(forms))
-    if inputs["act"] == "undeclared":
-        return {value: 1}
-    return {"told": {form: [form] for form in forms}}
+    return {"length": len(context.secret("TOKEN"))}
 """
 FLOW = """\
-name: telling
+name: flow
 version: 1.0.0
-inputs: [{name: act, type: string}]
-steps:
-  - {id: tell, agent: telltale, inputs: {given: "${secrets.TOKEN}", act: "${inputs.act}"}}
-outputs: {told: "${steps.tell.outputs.told}"}
+steps: [{id: count, agent: counting}]
+outputs: {length: "${steps.count.outputs.length}"}
 """
-
-
-def traces(value: str) -> list[bytes]:
-    data = value.encode()
-    found = [data, data.hex().encode(), data.hex().upper().encode(), json.dumps(value).encode()]
-    for offset in range(3):
-        core = base64.b64encode(b"\0" * offset + data)[4:-4]
-        found += [core, core.replace(b"+", b"-").replace(b"/", b"_")]
-    return found
-
-
-def leaks(cli: Cli, value: str) -> list[str]:
-    return [
-        str(path)
-        for path in cli.home.rglob("*")
-        if path.is_file() and any(trace in path.read_bytes() for trace in traces(value))
-    ]
 
 
 def test_a_secret_is_stored_read_listed_and_deleted(cli: Cli) -> None:
@@ -80,7 +38,8 @@ def test_a_secret_is_stored_read_listed_and_deleted(cli: Cli) -> None:
     assert "TOKEN" in listed
     assert "OTHER  environment" in listed
     assert "s3cret" not in listed
-    assert leaks(cli, "s3cret-value") == []
+    kept = [path for path in cli.home.rglob("*") if path.is_file()]
+    assert not [path for path in kept if b"s3cret" in path.read_bytes()]
     assert cli.ok("secret", "delete", "TOKEN").out == "deleted the secret TOKEN\n"
     assert cli("secret", "get", "TOKEN").code == 3
 
@@ -179,57 +138,27 @@ def test_secrets_move_from_home_to_home(cli: Cli, tmp_path: Path) -> None:
     assert b"two" not in terminal.output
 
 
-@pytest.mark.parametrize("act", ["answer", "raise", "undeclared"])
-def test_no_form_of_a_secret_is_written_or_printed(
-    cli: Cli, make_agent: Make, tmp_path: Path, act: str
-) -> None:
-    value = f"{secrets.token_urlsafe(12)}/+\"'ü {secrets.token_hex(8)}"
-    cli.ok("secret", "set", "TOKEN", stdin=value.encode())
-    cli.ok("agent", "register", make_agent(TELLTALE, TELLTALE_HANDLER))
-    cli.ok("workflow", "register", write_workflow(tmp_path / "telling", FLOW))
-    given = json.dumps({"act": act})
-    run = cli("run", "telling", given, "--json")
-    assert run.code == (0 if act == "answer" else 1), run.err
-    run_id = run.json["id"]
-    printed = [
-        run,
-        cli("run", "telling", given, "--events"),
-        cli("run", "telling", given, "--logs"),
-    ]
-    printed += [cli("runs", "show", run_id, "--json"), cli.ok("runs", "logs", run_id)]
-    assert "********" in printed[-1].out
-    told = "".join(done.out + done.err for done in printed).encode()
-    assert [trace for trace in traces(value) if trace in told] == []
-    assert leaks(cli, value) == []
-
-
 def test_the_narrowest_scope_wins_and_the_environment_over_all(
     cli: Cli, make_agent: Make, tmp_path: Path
 ) -> None:
-    agent = TELLTALE.replace("telltale", "teller").replace("given, type: string}, {name: ", "")
-    handler = (
-        'def handler(inputs, context):\n    return {"told": {"n": len(context.secret("TOKEN"))}}\n'
-    )
-    cli.ok("agent", "register", make_agent(agent, handler))
-    flow = FLOW.replace("telltale", "teller").replace('given: "${secrets.TOKEN}", ', "")
-    cli.ok("workflow", "register", write_workflow(tmp_path / "telling", flow))
+    cli.ok("agent", "register", make_agent(COUNTING, COUNTING_HANDLER))
+    cli.ok("workflow", "register", write_workflow(tmp_path / "flow", FLOW))
 
     def length(**variables: str) -> int:
-        done = cli.ok("run", "telling", '{"act": ""}', "--json", **variables)
-        return int(done.json["outputs"]["told"]["n"])
+        return int(cli.ok("run", "flow", "--json", **variables).json["outputs"]["length"])
 
-    assert "swarm secret set TOKEN" in cli("run", "telling", '{"act": ""}').err
+    assert "swarm secret set TOKEN" in cli("run", "flow").err
     cli.ok("secret", "set", "TOKEN", "--organization", stdin=b"x" * 5)
     assert length() == 5
     cli.ok("secret", "set", "TOKEN", stdin=b"x" * 10)
     assert length() == 10
-    cli.ok("secret", "set", "TOKEN", "--workflow", "telling", stdin=b"x" * 20)
+    cli.ok("secret", "set", "TOKEN", "--workflow", "flow", stdin=b"x" * 20)
     assert length() == 20
     assert length(SWARM_SECRET_TOKEN="x" * 30) == 30
     listed = cli.ok("secret", "list", "--json").json["secrets"]
     assert [one["scope"] for one in listed] == ["organization", "project", "workflow"]
     exported = cli.ok("secret", "export").out
-    cli.ok("secret", "delete", "TOKEN", "--workflow", "telling")
+    cli.ok("secret", "delete", "TOKEN", "--workflow", "flow")
     cli.ok("secret", "delete", "TOKEN")
     assert length() == 5
     cli.ok("secret", "delete", "TOKEN", "--organization")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.vault.masking import MASK, Masks
+from swarm.vault.masking import MASK, SHORTEST_ENCODED, Masks
 
 FORMS: dict[str, Callable[[str], str]] = {
     "plain": lambda value: value,
@@ -32,6 +32,11 @@ FORMS: dict[str, Callable[[str], str]] = {
     "HEX": lambda value: value.encode().hex().upper(),
     "hex with colons": lambda value: value.encode().hex(":"),
     "repr": lambda value: repr(value)[1:-1],
+    "repr beside a quote": lambda value: repr(f"{value} '")[1:-1].rsplit(" ", 1)[0],
+    "json in repr": lambda value: repr(json.dumps({"k": value}))[8:-3],
+    "repr in json": lambda value: json.dumps(repr(value)[1:-1])[1:-1],
+    "url in json": lambda value: json.dumps(urllib.parse.quote(value))[1:-1],
+    "html in json": lambda value: json.dumps(html.escape(value))[1:-1],
     "bytes": lambda value: repr(value.encode())[2:-1],
     "html": html.escape,
     "shell": shlex.quote,
@@ -94,6 +99,14 @@ def test_a_value_of_many_lines_is_found_line_by_line() -> None:
     assert all(masks.text(line) in (MASK, f"{MASK}\n") for line in encoded.splitlines()[:-1])
 
 
+def test_a_long_run_of_letters_and_digits_is_found_however_it_was_quoted() -> None:
+    masks = Masks()
+    masks.add("user=0123456789abcdef\\")
+    assert masks.text(repr(repr(repr(repr("user=0123456789abcdef\\"))))).count(MASK) == 1
+    assert masks.text("<0123456789abcdef>") == f"<{MASK}>"
+    assert masks.text("user") == "user"
+
+
 def test_the_longer_of_two_secrets_is_masked_first() -> None:
     masks = Masks()
     masks.add("password")
@@ -106,6 +119,27 @@ def test_keys_numbers_and_nested_values_are_masked() -> None:
     masks.add("12345678")
     value = {"a 12345678": [12345678, {"x": "12345678"}, True, None, 1.5, 999]}
     assert masks.value(value) == {f"a {MASK}": [MASK, {"x": MASK}, True, None, 1.5, 999]}
+
+
+@given(secrets, st.sampled_from(sorted(FORMS)), st.data())
+def test_text_that_was_cut_within_a_form_shows_no_part_of_it(
+    value: str, form: str, data: st.DataObject
+) -> None:
+    masks = Masks()
+    masks.add(value)
+    shown = FORMS[form](value)
+    inner = shown[1:-1] if form == "shell" and shown != value else shown
+    at = data.draw(st.integers(SHORTEST_ENCODED, max(len(inner) - 1, SHORTEST_ENCODED)))
+    start, end = inner[:at], inner[-at:]
+    assert masks.text(f"\n{start}", cut_end=True) in (f"\n{MASK}", f"\n{MASK}=")
+    assert masks.text(f"{end}\n", cut_start=True) == f"{MASK}\n"
+
+
+def test_text_that_was_not_cut_may_end_like_the_beginning_of_a_secret() -> None:
+    masks = Masks()
+    masks.add("postgres://user:password@host")
+    assert masks.text("connecting to postgres") == "connecting to postgres"
+    assert masks.text("connecting to postgres", cut_end=True) == f"connecting to {MASK}"
 
 
 @pytest.mark.parametrize("short", ["", "a", "abc"])
