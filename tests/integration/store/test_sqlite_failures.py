@@ -258,14 +258,18 @@ async def test_after_closing_every_call_says_so(store: SqliteStore, make_run: An
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_a_writer_that_breaks_leaves_nobody_waiting(store: SqliteStore) -> None:
+@pytest.mark.parametrize("rows", [None, 1])
+async def test_a_writer_that_breaks_leaves_nobody_waiting(
+    store: SqliteStore, rows: int | None
+) -> None:
     def broken(connection: sqlite3.Connection) -> None:
         connection.execute("UPDATE workflows SET enabled = 0")
         raise KeyError("a bug")
 
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     results = await asyncio.gather(
-        store._writer.submit(broken),
-        *(store.set_workflow_enabled("echo-chain", True) for _ in range(10)),
+        store._writer.submit(broken, rows),
+        *(store._writer.submit(lambda connection: None, rows) for _ in range(10)),
         return_exceptions=True,
     )
     assert all(isinstance(result, DatabaseError) for result in results)
@@ -286,7 +290,7 @@ async def test_callers_beyond_the_queues_limit_wait_their_turn(
     async def submit() -> None:
         nonlocal longest
         await store.remove_agent("nobody")
-        longest = max(longest, store._writer._queue.qsize())
+        longest = max(longest, len(store._writer._waiting))
 
     await asyncio.gather(*(submit() for _ in range(50)))
     assert longest <= 3

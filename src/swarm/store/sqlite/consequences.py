@@ -24,6 +24,11 @@ class Consequences:
     children: list[EncodedRun]
     usage: Row | None
 
+    @property
+    def rows(self) -> int:
+        """How many rows they write."""
+        return 1 + len(self.cached) + sum(child.rows for child in self.children)
+
 
 def encode(changes: RunChanges) -> Consequences | None:
     """Encode what ``changes`` has of it; None for nothing, as most commits have.

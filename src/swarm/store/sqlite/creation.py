@@ -31,6 +31,11 @@ class EncodedRun:
     steps: list[Row]
     attributes: list[Row]
 
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return 1 + len(self.steps) + len(self.attributes)
+
 
 def encode(new: NewRun) -> EncodedRun:
     """Encode ``new``, created now unless it says when.

@@ -128,6 +128,13 @@ class Commit:
     epoch: int
     changes: EncodedChanges
 
+    @property
+    def rows(self) -> int:
+        """How many rows it writes."""
+        changes = self.changes
+        count = 1 + len(changes.steps) + len(changes.invocations)
+        return count if changes.consequences is None else count + changes.consequences.rows
+
 
 def commit_all(
     connection: sqlite3.Connection, commits: Sequence[Commit]

@@ -40,13 +40,14 @@ from swarm.store.sqlite import (
     waits,
     workflows,
 )
+from swarm.store.sqlite.batches import Session
 from swarm.store.sqlite.failures import Failures
 from swarm.store.sqlite.kept import Kept
 from swarm.store.sqlite.migration import MIGRATIONS, Migration, open_migrated
 from swarm.store.sqlite.readers import Readers
 from swarm.store.sqlite.rows import AGENTS, GRANTS, INVOCATIONS, SECRETS, WORKFLOWS
 from swarm.store.sqlite.turns import Turns
-from swarm.store.sqlite.writer import Session, Writer
+from swarm.store.sqlite.writer import Writer
 
 FEW_STEPS = 32
 """Steps of a run that are read at once; more are read off the event loop."""
@@ -73,7 +74,7 @@ async def open_store(
             turns = Turns(path, settings.database_timeout_seconds)
             connection.execute("PRAGMA busy_timeout = 0")
             stack.pop_all()
-            return Session(connection, turns)
+            return Session(connection, turns, failures)
 
     writer = Writer(open_session, failures)
     await writer.start()
@@ -179,13 +180,15 @@ class SqliteStore:
 
     async def create_run(self, new: NewRun) -> RunRecord:
         encoded = creation.encode(new)
-        return await self._writer.submit(lambda connection: creation.create(connection, encoded))
+        return await self._writer.submit(
+            lambda connection: creation.create(connection, encoded), encoded.rows
+        )
 
     async def claim_run(
         self, run_id: str, owner: str, expected_owner: str | None
     ) -> RunRecord | None:
         return await self._writer.submit(
-            lambda connection: journal.claim(connection, run_id, owner, expected_owner)
+            lambda connection: journal.claim(connection, run_id, owner, expected_owner), rows=1
         )
 
     async def commit(self, run_id: str, epoch: int, changes: RunChanges) -> None:
@@ -200,11 +203,13 @@ class SqliteStore:
 
     async def release_run(self, run_id: str, epoch: int, changes: RunChanges) -> bool:
         commit = journal.Commit(run_id, epoch, journal.encode_changes(changes))
-        return await self._writer.submit(lambda connection: waits.release(connection, commit))
+        return await self._writer.submit(
+            lambda connection: waits.release(connection, commit), commit.rows
+        )
 
     async def request_cancel(self, run_id: str) -> RunRecord | None:
         return await self._writer.submit(
-            lambda connection: journal.request_cancel(connection, run_id)
+            lambda connection: journal.request_cancel(connection, run_id), rows=1
         )
 
     async def get_run(self, run_id: str) -> RunRecord | None:
@@ -234,7 +239,9 @@ class SqliteStore:
 
     async def record_invocation(self, invocation: InvocationRecord) -> None:
         row = INVOCATIONS.encode(invocation)
-        await self._writer.submit(lambda connection: journal.record_invocation(connection, row))
+        await self._writer.submit(
+            lambda connection: journal.record_invocation(connection, row), rows=1
+        )
 
     async def purge_runs(self, completed_before: str, limit: int = 1000) -> list[str]:
         purged: list[str] = []

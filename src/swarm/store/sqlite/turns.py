@@ -41,7 +41,7 @@ _EVENTS_BYTES: Final = 4096
 
 
 class Turns:
-    """Begins this process's transactions; used by its writer thread alone."""
+    """Begins this process's transactions; used by one thread at a time, but for :meth:`tell`."""
 
     def __init__(self, database: Path, timeout_seconds: float) -> None:
         self._timeout = timeout_seconds
@@ -53,6 +53,19 @@ class Turns:
         self._poll = select.poll()
         if self._events is not None:
             self._poll.register(self._events, select.POLLIN)
+
+    def try_begin(self, connection: sqlite3.Connection) -> bool:
+        """Begin a transaction if that needs no waiting; whether it has begun.
+
+        Raises:
+            sqlite3.OperationalError: something else than a lock is in the way.
+        """
+        if not self._try_enter():
+            return False
+        try:
+            return self._try_begin(connection, last=False)
+        finally:
+            self._leave()
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """Begin a transaction that may write. The connection's own busy timeout should be 0.
@@ -67,8 +80,7 @@ class Turns:
                 self._wait()
         finally:
             if held:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
-                self.tell()
+                self._leave()
 
     def tell(self) -> None:
         """Wake who waits: the transaction has ended, or the turnstile is free."""
@@ -86,6 +98,10 @@ class Turns:
                 return False
             self._wait()
         return True
+
+    def _leave(self) -> None:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+        self.tell()
 
     def _try_enter(self) -> bool:
         try:
