@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from swarm.engine.events import RunEvent
 from swarm.engine.invocations import GuestListener
-from swarm.kernel.json import JsonObject
+from swarm.kernel.json import JsonObject, JsonValue
 from swarm.sandbox.ports import InvocationResult, Isolation
-from swarm.store.records import InvocationRecord, RunRecord
+from swarm.store.records import NO_ITEM, InvocationRecord, RunRecord, StepRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,31 @@ class RunRequest:
     """Local directories that file values in ``inputs`` refer to: ``{reference: absolute path}``."""
     isolation: Isolation = Isolation.SANDBOX
     trigger_type: str = "manual"
+    idempotency_key: str | None = None
+    """A request with the same workflow name and key gives the run that the first one started."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Besides those of the workflow."""
+    priority: int | None = None
+    """Before or after other runs; the workflow's own when None."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForkRequest:
+    """How a run is to be repeated with something changed."""
+
+    origin: str
+    """Id, or the start of one, of the run to repeat."""
+    from_steps: tuple[str, ...] | None = None
+    """Steps to run again, with all that depend on them; the results of the others are taken over.
+    None runs all."""
+    inputs: JsonObject | None = None
+    """Changed inputs of the run, over its own."""
+    step_inputs: Mapping[str, JsonObject] = field(default_factory=dict)
+    """Changed inputs of steps, by step id, over what their definitions give."""
+    pinned: Mapping[str, JsonObject | None] = field(default_factory=dict)
+    """Steps that are not run: their outputs, or None for those that they had."""
+    latest: bool = False
+    """Whether agents and workflows are those registered now, not those of the origin."""
 
 
 class Runs(Protocol):
@@ -81,6 +106,46 @@ class Runs(Protocol):
 
     async def retry(self, run_id: str) -> RunRecord:
         """Record a new run of the same workflow with the same inputs (not yet started)."""
+        ...
+
+    async def fork(self, request: ForkRequest) -> RunRecord:
+        """Record a run that repeats another with something changed (not yet started).
+
+        Raises:
+            NotFoundError: no such run or step; InputError: changed inputs do not fit.
+            ConflictError: a result that is to be taken over is not there.
+        """
+        ...
+
+    async def answer(
+        self,
+        run_id: str,
+        step_id: str | None,
+        *,
+        approved: bool,
+        values: JsonObject | None = None,
+        by: str = "",
+        comment: str = "",
+        item_index: int = NO_ITEM,
+    ) -> StepRecord:
+        """Answer a step that waits for an approval; the run goes on at once.
+
+        Args:
+            step_id: may be None where only one step of the run waits for one.
+
+        Raises:
+            NotFoundError: no such step waits; ConflictError: it has just been answered.
+            InputError: the values do not fit the form.
+        """
+        ...
+
+    async def send_event(
+        self, name: str, key: str | None, payload: JsonValue, event_id: str | None = None
+    ) -> tuple[str, list[str]]:
+        """Put an event into the inbox and wake the runs that wait for it.
+
+        Returns the event's id and the ids of those runs. The same ``event_id`` counts once.
+        """
         ...
 
     async def cancel(self, run_id: str) -> RunRecord:

@@ -1,34 +1,50 @@
-"""Creating runs, and the step rows of runs that are reopened or closed."""
+"""Creating runs: checks a request, pins what the run and all that it calls will use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from swarm.definitions.values import check_values
 from swarm.engine.api import RunRequest
-from swarm.engine.driver import NOT_REACHED
-from swarm.engine.pins import Pins
+from swarm.engine.compiled import CompiledStep, CompiledWorkflow
+from swarm.engine.pins import PinnedReferences, Pins
+from swarm.engine.values import Values
 from swarm.kernel.clock import now_text
-from swarm.kernel.errors import InputError, RefusedError
+from swarm.kernel.errors import ConflictError, InputError, InvalidError, RefusedError
 from swarm.kernel.ids import new_id
-from swarm.kernel.json import JsonObject, dump_bytes
+from swarm.kernel.json import JsonObject, JsonValue, dump_bytes
 from swarm.kernel.settings import Settings
 from swarm.sandbox.ports import Isolation
 from swarm.store.ports import RunJournal
-from swarm.store.records import NewRun, RunRecord, StepRecord, StepState, WorkflowRecord
+from swarm.store.records import (
+    NO_ITEM,
+    NewRun,
+    RunAttribute,
+    RunRecord,
+    StepRecord,
+    StepState,
+    WorkflowRecord,
+)
+
+MAX_LABELS = 32
+MAX_ATTRIBUTE_CHARACTERS = 256
+"""Of a label's name or value; a value of an input to search for is cut at so many."""
+MAX_KEY_CHARACTERS = 512
+"""Of an idempotency key or a concurrency key."""
 
 
 class RunCreator:
     """Checks a request, pins what it will use, and records the run."""
 
-    def __init__(self, journal: RunJournal, pins: Pins, settings: Settings) -> None:
+    def __init__(self, journal: RunJournal, pins: Pins, values: Values, settings: Settings) -> None:
         self._journal = journal
         self._pins = pins
+        self._values = values
         self._settings = settings
 
-    async def create(self, request: RunRequest, origin_run_id: str | None = None) -> RunRecord:
-        """See :meth:`swarm.engine.api.Runs.create`."""
+    async def create(self, request: RunRequest, origin: RunRecord | None = None) -> RunRecord:
+        """See :meth:`swarm.engine.api.Runs.create`; ``origin`` is the run that it repeats."""
         record = await self._pins.resolve_workflow(request.workflow)
         subject = f"{record.name}@{record.version}"
         if not record.enabled:
@@ -36,66 +52,152 @@ class RunCreator:
                 f"the workflow {subject} is disabled",
                 remedy=f"`swarm workflow enable {record.name}`",
             )
-        self._check_size(request.inputs, subject)
         compiled = await self._pins.workflow(record.id)
-        inputs = check_values(
-            compiled.definition.inputs, request.inputs, subject=subject, kind="input"
+        pinned = await self._pins.references(compiled)
+        new = await self.prepare(request, record, compiled, pinned, origin)
+        run = new.run
+        stands = await self._journal.create_run(new)
+        if stands.id != run.id and self._values.loaded(stands.inputs) != self._values.loaded(
+            new.run.inputs
+        ):
+            raise ConflictError(
+                f"the idempotency key {run.idempotency_key!r} was used for run {stands.id}, with "
+                "other inputs",
+                remedy="use another key for another run",
+            )
+        return stands
+
+    async def prepare(
+        self,
+        request: RunRequest,
+        record: WorkflowRecord,
+        compiled: CompiledWorkflow,
+        pinned: PinnedReferences,
+        origin: RunRecord | None = None,
+    ) -> NewRun:
+        """A run that nobody calls, with its steps; not recorded yet.
+
+        Raises:
+            InputError: the inputs do not fit what is declared.
+            InvalidError: labels or keys are too many or too long.
+        """
+        self._check_size(request.inputs, f"{record.name}@{record.version}")
+        priority = compiled.definition.priority if request.priority is None else request.priority
+        run = RunRecord(
+            id=new_id("run"),
+            workflow_id=record.id,
+            workflow_name=record.name,
+            workflow_version=record.version,
+            trigger_type=request.trigger_type,
+            trigger_data=request.inputs,
+            mounts=request.mounts,
+            isolation=request.isolation,
+            idempotency_key=_checked_key(request.idempotency_key, "an idempotency key"),
+            priority=priority,
+            origin_run_id=origin.id if origin is not None else None,
+            created_at=now_text(),
+            project_id=record.project_id,
         )
-        run = await self._record(record, request, inputs, origin_run_id)
-        variables = compiled.evaluate_variables(
-            {
-                "inputs": inputs,
-                "trigger": run.trigger_data,
-                "config": dict(compiled.definition.config),
-                "run": {"id": run.id, "workflow": run.workflow_name, "started_at": None},
-            }
-        )
-        run = replace(run, variables=variables)
-        steps = tuple(
-            StepRecord(id=new_id("step"), run_id=run.id, step_id=step, queued_at=run.created_at)
-            for step in compiled.steps
-        )
-        return await self._journal.create_run(NewRun(run, steps))
+        return await self._new_run(run, compiled, pinned, request.inputs, request.labels)
 
     async def create_again(self, run: RunRecord) -> RunRecord:
         """A new run of the same workflow version with the inputs of ``run``."""
-        request = RunRequest(
-            workflow=f"{run.workflow_name}@{run.workflow_version}",
-            inputs=run.inputs,
-            mounts=run.mounts,
-            isolation=Isolation(run.isolation),
-            trigger_type=run.trigger_type,
-        )
-        return await self.create(request, origin_run_id=run.id)
+        return await self.create(again(run, self._values), origin=run)
 
-    async def _record(
-        self,
-        workflow: WorkflowRecord,
-        request: RunRequest,
-        inputs: JsonObject,
-        origin_run_id: str | None,
-    ) -> RunRecord:
-        references = sorted(
-            {step["agent"] for step in workflow.definition["steps"] if step["agent"]}
-        )
-        agents = {
-            reference: (await self._pins.resolve_agent(reference)).id for reference in references
-        }
-        return RunRecord(
+    async def called_run(
+        self, caller: RunRecord, step: StepRecord, compiled_step: CompiledStep, inputs: JsonObject
+    ) -> NewRun:
+        """The run that a step calls, pinned as its caller is; not recorded yet.
+
+        Raises:
+            InputError: the inputs do not fit what the workflow declares.
+            RefusedError: the calls are too deep.
+            NotFoundError: what the run is pinned to is gone.
+        """
+        definition = compiled_step.definition
+        if caller.depth + 1 > self._settings.max_call_depth:
+            raise RefusedError(
+                f"workflows call each other {caller.depth + 1} deep; the limit is "
+                f"{self._settings.max_call_depth}",
+                remedy="end the recursion earlier, or raise the setting max_call_depth",
+            )
+        workflow_id = caller.workflows[definition.workflow or ""]
+        record = await self._pins.workflow_record(workflow_id)
+        compiled = await self._pins.workflow(workflow_id)
+        self._check_size(inputs, f"{record.name}@{record.version}")
+        timeout = definition.timeout_seconds
+        run = RunRecord(
             id=new_id("run"),
-            workflow_id=workflow.id,
-            workflow_name=workflow.name,
-            workflow_version=workflow.version,
-            trigger_type=request.trigger_type,
-            trigger_data=request.inputs,
-            inputs=inputs,
-            agents=agents,
-            mounts=request.mounts,
-            isolation=request.isolation,
-            origin_run_id=origin_run_id,
+            workflow_id=workflow_id,
+            workflow_name=record.name,
+            workflow_version=record.version,
+            trigger_type="workflow",
+            trigger_data=inputs,
+            mounts=caller.mounts,
+            isolation=caller.isolation,
+            priority=caller.priority,
+            parent_run_id=caller.id,
+            parent_step_id=step.step_id,
+            parent_item_index=step.item_index,
+            root_run_id=caller.root_run_id or caller.id,
+            depth=caller.depth + 1,
+            overrides={"timeout_seconds": timeout} if timeout is not None else {},
             created_at=now_text(),
-            project_id=workflow.project_id,
+            project_id=caller.project_id,
         )
+        pinned = PinnedReferences(caller.agents, caller.workflows)
+        return await self._new_run(run, compiled, pinned, inputs, {})
+
+    async def _new_run(
+        self,
+        run: RunRecord,
+        compiled: CompiledWorkflow,
+        pinned: PinnedReferences,
+        inputs: JsonObject,
+        labels: Mapping[str, str],
+    ) -> NewRun:
+        """The run with all that follows from its inputs, and its steps."""
+        definition = compiled.definition
+        subject = f"{run.workflow_name}@{run.workflow_version}"
+        checked = check_values(definition.inputs, inputs, subject=subject, kind="input")
+        scope: dict[str, JsonValue] = {
+            "inputs": checked,
+            "trigger": inputs,
+            "config": dict(definition.config),
+            "run": {"id": run.id, "workflow": run.workflow_name, "started_at": None},
+        }
+        variables = compiled.evaluate_variables(scope)
+        scope["variables"] = variables
+        all_labels = checked_labels({**compiled.labels.evaluate(scope), **labels})
+        concurrency = definition.concurrency
+        key = None
+        if concurrency is not None and compiled.concurrency_key is not None:
+            text = compiled.concurrency_key.evaluate(scope)
+            text = text if isinstance(text, str) else dump_bytes(text).decode()
+            key = _checked_key(f"{run.workflow_name}:{text}", "a concurrency key")
+        run = replace(
+            run,
+            inputs=await self._values.stored(checked),
+            trigger_data=await self._values.stored(run.trigger_data),
+            variables=await self._values.stored(variables),
+            agents=dict(pinned.agents),
+            workflows=dict(pinned.workflows),
+            labels=all_labels,
+            concurrency_key=key,
+            concurrency_limit=concurrency.limit if concurrency is not None else None,
+        )
+        steps = tuple(
+            StepRecord(
+                id=new_id("step"),
+                run_id=run.id,
+                step_id=step,
+                queued_at=run.created_at,
+                project_id=run.project_id,
+            )
+            for step in compiled.steps
+        )
+        attributes = attributes_of(run, definition.search, checked)
+        return NewRun(run, steps, attributes)
 
     def _check_size(self, inputs: JsonObject, subject: str) -> None:
         size, limit = len(dump_bytes(inputs)), self._settings.max_input_bytes
@@ -106,38 +208,108 @@ class RunCreator:
             )
 
 
-def reopened_steps(steps: Iterable[StepRecord]) -> tuple[StepRecord, ...]:
-    """The rows to reset when an ended run is taken up again.
-
-    What failed, was cancelled or was never reached starts over; what succeeded or was skipped by
-    its own condition stands.
-    """
-    return tuple(
-        replace(
-            step,
-            status=StepState.PENDING,
-            started_at=None,
-            completed_at=None,
-            duration_ms=None,
-            error=None,
-            error_code=None,
-            retry_count=0,
-        )
-        for step in steps
-        if step.status in (StepState.FAILED, StepState.CANCELLED) or step.error_code == NOT_REACHED
+def again(run: RunRecord, values: Values) -> RunRequest:
+    """The request that would start the run again."""
+    return RunRequest(
+        workflow=f"{run.workflow_name}@{run.workflow_version}",
+        inputs=values.loaded(run.inputs),
+        mounts=run.mounts,
+        isolation=Isolation(run.isolation),
+        trigger_type="manual" if run.trigger_type == "workflow" else run.trigger_type,
+        labels=run.labels,
+        priority=run.priority,
     )
 
 
-def closed_steps(steps: Iterable[StepRecord]) -> tuple[StepRecord, ...]:
-    """The rows of a cancelled run's steps that had not ended."""
-    return tuple(
-        replace(
-            step,
-            status=StepState.CANCELLED,
-            completed_at=now_text(),
-            error="the run was cancelled",
-            error_code="cancelled",
+def checked_labels(labels: Mapping[str, JsonValue]) -> dict[str, str]:
+    """Labels as they are recorded.
+
+    Raises:
+        InvalidError: too many, too long, or not text.
+    """
+    checked = {}
+    for name, value in labels.items():
+        text = value if isinstance(value, str) else dump_bytes(value).decode()
+        if not name or max(len(name), len(text)) > MAX_ATTRIBUTE_CHARACTERS:
+            raise InvalidError(
+                f"the label {name[:40]!r} is empty or too long",
+                remedy=f"names and values may have {MAX_ATTRIBUTE_CHARACTERS} characters",
+            )
+        checked[name] = text
+    if len(checked) > MAX_LABELS:
+        raise InvalidError(f"{len(checked)} labels; a run may have {MAX_LABELS}")
+    return checked
+
+
+def attributes_of(
+    run: RunRecord, search: Iterable[str], inputs: Mapping[str, JsonValue]
+) -> tuple[RunAttribute, ...]:
+    """What a run can be found by: its labels, and the inputs that its workflow declares."""
+    found = [RunAttribute("label", name, value) for name, value in run.labels.items()]
+    for name in search:
+        value = inputs.get(name)
+        if value is not None and not isinstance(value, (dict, list)):
+            found.append(RunAttribute("input", name, search_text(value)))
+    return tuple(found)
+
+
+def search_text(value: JsonValue) -> str:
+    """A scalar as it is searched for: text as it is, other values as JSON; cut where long."""
+    text = value if isinstance(value, str) else dump_bytes(value).decode()
+    return text[:MAX_ATTRIBUTE_CHARACTERS]
+
+
+def _checked_key(key: str | None, what: str) -> str | None:
+    if key is not None and not 0 < len(key) <= MAX_KEY_CHARACTERS:
+        raise InvalidError(f"{what} must have 1 to {MAX_KEY_CHARACTERS} characters")
+    return key
+
+
+def reopened_steps(
+    steps: Iterable[StepRecord], compiled: CompiledWorkflow
+) -> tuple[StepRecord, ...]:
+    """The rows to reset when an ended run is taken up again.
+
+    What failed, was cancelled or was never reached starts over, with its handlers and the steps of
+    the run's actions; what succeeded or was skipped by its own condition stands.
+    """
+    rows = list(steps)
+    over = {
+        row.step_id
+        for row in rows
+        if row.item_index == NO_ITEM
+        and (
+            row.status in (StepState.FAILED, StepState.CANCELLED)
+            or row.error_code is not None
+            or row.step_id not in compiled.plan.dependencies
         )
-        for step in steps
-        if not step.status.is_final
+    }
+    guards = compiled.plan.guards
+    for step_id in compiled.plan.dependencies:  # guards come before their handlers
+        if guards.get(step_id) in over:
+            over.add(step_id)
+    return tuple(
+        pending_step(row)
+        for row in rows
+        if row.step_id in over
+        and not (row.item_index != NO_ITEM and row.status is StepState.SUCCEEDED)
+    )
+
+
+def pending_step(step: StepRecord) -> StepRecord:
+    """The row of a step that starts over; its attempts go on being counted."""
+    return replace(
+        step,
+        status=StepState.PENDING,
+        started_at=None,
+        completed_at=None,
+        duration_ms=None,
+        outputs=None,
+        error=None,
+        error_code=None,
+        retry_count=0,
+        child_run_id=None,
+        invocation_id=None,
+        wait_kind=None,
+        wake_at=None,
     )

@@ -4,112 +4,145 @@ The journal leads: a step is recorded as running before its sandbox starts, and 
 a step also marks what it made reachable. So a process that dies at any moment leaves a journal from
 which another can go on: ended steps are never run again, running ones are.
 
-Only the driver's own task touches the state; steps report to it through a queue.
+Only the driver's own task touches the state; steps, timers and peers report to it through a queue.
+A run in which nothing is left to do but to wait is given up, and taken up again when what it waits
+for has come.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
-from swarm.engine.compiled import CompiledNotification, CompiledWorkflow, named_steps
+from swarm.engine.batch import Batch
+from swarm.engine.book import RunBook, cancelled_step
+from swarm.engine.budget import Ledger
+from swarm.engine.calling import Caller, called_step
+from swarm.engine.closing import Closing
+from swarm.engine.compiled import CompiledWorkflow
+from swarm.engine.ending import (
+    CANCELLATION,
+    NOT_REACHED,
+    Verdict,
+    recorded_verdict,
+    timed_out,
+)
 from swarm.engine.events import EventKind, RunEvent
 from swarm.engine.files import FileAccess
-from swarm.engine.invocations import Invoker, PinnedAgent, checked_inputs
+from swarm.engine.invocations import Invoker, PinnedAgent
 from swarm.engine.logs import RunLog
-from swarm.engine.plan import Progress
-from swarm.engine.steps import StepEnd, StepExecution, StepTools, failed_step
-from swarm.expressions.template import Template, evaluate_condition
-from swarm.kernel.clock import now_text
+from swarm.engine.starting import Starter
+from swarm.engine.steps import StepEnd, StepExecution, StepTools, retry_pause
+from swarm.engine.values import Values
+from swarm.engine.waitboard import WaitBoard
+from swarm.engine.waits import RETRY
+from swarm.kernel.clock import from_text, now, now_text, to_text
 from swarm.kernel.errors import SwarmError
-from swarm.kernel.json import JsonObject, JsonValue
+from swarm.kernel.json import JsonObject
+from swarm.kernel.settings import Settings
 from swarm.store.ports import RunJournal
 from swarm.store.records import (
-    InvocationRecord,
+    NO_ITEM,
     RunChanges,
     RunRecord,
     RunState,
+    StepKey,
     StepRecord,
     StepState,
+    Usage,
 )
 
-NOT_REACHED = "not_reached"
-"""``error_code`` of a step that was never looked at because the run ended before."""
+HOLD_SECONDS = 2.0
+"""A run that only waits is held, not given up, if a timer ends the wait within this time."""
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What one commit will hold, and what follows once it is durable."""
+@dataclass(frozen=True, slots=True)
+class DriverTools:
+    """What a driver works with, besides its run."""
 
-    steps: list[StepRecord] = field(default_factory=list)
-    invocations: list[InvocationRecord] = field(default_factory=list)
-    run: dict[str, Any] = field(default_factory=dict)
-    starting: list[StepExecution] = field(default_factory=list)
-    events: list[tuple[EventKind, str | None, JsonObject]] = field(default_factory=list)
+    journal: RunJournal
+    invoker: Invoker
+    files: FileAccess
+    values: Values
+    ledger: Ledger | None
+    caller: Caller
+    log: RunLog
+    publish: Callable[[RunEvent], object]
+    settings: Settings
 
-    def changes(self) -> RunChanges:
-        return RunChanges(tuple(self.steps), tuple(self.invocations), self.run)
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """Something that has happened outside the driver."""
+
+    kind: str
+    """``cancel``, ``timeout``, ``look`` (at what steps wait for) or ``called`` (a run changed)."""
+    step: StepKey | None = None
 
 
 class RunDriver:
-    """Drives one claimed run to its end."""
+    """Drives one claimed run to its end, or until it only waits."""
 
     def __init__(
         self,
         run: RunRecord,
         workflow: CompiledWorkflow,
         agents: Mapping[str, PinnedAgent],
-        *,
-        journal: RunJournal,
-        invoker: Invoker,
-        files: FileAccess,
-        log: RunLog,
-        publish: Callable[[RunEvent], object],
+        tools: DriverTools,
     ) -> None:
         """
         Args:
             run: as it was claimed; every commit carries its epoch.
             workflow: what the run is pinned to.
             agents: the pinned agents by their references in the steps.
-            journal: where all is recorded.
-            invoker: runs the invocations.
-            files: what file values may refer to.
-            log: receives what agents log.
-            publish: receives what happens, once it is durable.
+            tools: journal, sandboxes and the rest.
         """
-        self._run = run
+        self._tools = tools
         self._workflow = workflow
-        self._agents = agents
-        self._journal = journal
-        self._log = log
+        self._book = RunBook(run, workflow, tools.values)
+        self._events: asyncio.Queue[StepEnd | BaseException | _Note] = asyncio.Queue()
+        self._running: dict[StepKey, tuple[StepExecution, asyncio.Task[StepEnd]]] = {}
+        self._cancelling: set[asyncio.Future[None]] = set()
+        self._dormant: set[StepKey] = set()
+        self._timeout: asyncio.TimerHandle | None = None
         self._log_failed = False
-        self._publish_event = publish
-        self._steps: dict[str, StepRecord] = {}
-        self._attempts: dict[str, int] = {}
-        self._results: dict[str, JsonObject] = {}
-        self._progress = Progress(workflow.plan)
-        self._running: dict[str, asyncio.Task[StepEnd]] = {}
-        self._ends: asyncio.Queue[StepEnd | BaseException | None] = asyncio.Queue()
-        self._cancelling = run.cancel_requested
-        self._scope: dict[str, JsonValue] = {
-            "inputs": run.inputs,
-            "trigger": run.trigger_data,
-            "config": dict(workflow.definition.config),
-            "variables": run.variables,
-            "run": {"id": run.id, "workflow": run.workflow_name, "started_at": run.started_at},
-        }
-        self._tools = StepTools(run, invoker, files, self._commit, self._publish, self._write_log)
+        self._released = False
+        self._keeps_tree = bool(
+            run.parent_run_id or workflow.workflows or workflow.definition.budget
+        )
+        step_tools = StepTools(
+            run, tools.journal, tools.invoker, tools.files, tools.values, tools.ledger,
+            self._commit, self._publish, self._write_log,
+        )  # fmt: skip
+        self._board = WaitBoard(run, tools.journal, self.look)
+        self._starter = Starter(
+            self._book, agents, step_tools, tools.caller, self._board, tools.settings
+        )
+        self._closing = Closing(self._book, self._starter, step_tools, tools.caller, self._is_busy)
+
+    # -- told from outside -----------------------------------------------------------------------
 
     def cancel(self) -> None:
         """End the run as cancelled: running sandboxes are killed, nothing further starts."""
-        self._cancelling = True
-        self._ends.put_nowait(None)
+        self._events.put_nowait(_Note("cancel"))
+
+    def look(self) -> None:
+        """Something that a step waits for may have come."""
+        self._events.put_nowait(_Note("look"))
+
+    def called_run_changed(self, step: StepKey) -> None:
+        """The run that a step calls has ended, or only waits."""
+        self._events.put_nowait(_Note("called", step))
+
+    # -- the loop --------------------------------------------------------------------------------
 
     async def drive(self) -> RunRecord:
-        """Drive to the end and return the run as it ended.
+        """Drive to the end, or until the run only waits; return it as it then is.
 
         Cancelling this coroutine kills the sandboxes and leaves the run as it stands, to be
         resumed.
@@ -120,338 +153,295 @@ class RunDriver:
         """
         try:
             await self._begin()
-            while self._running and not self._cancelling:
-                await self._next_ends()
-            if self._run.status.is_final:
-                return self._run
-            return await self._end_cancelled()
+            while not self._run.status.is_final and not self._released:
+                await self._next()
+            return self._run
         finally:
             await self._kill_running()
-            self._log.close()
+            self._board.close()
+            if self._timeout is not None:
+                self._timeout.cancel()
+            self._tools.log.close()
+
+    @property
+    def _run(self) -> RunRecord:
+        return self._book.run
 
     async def _begin(self) -> None:
         """Read how far the run has come and start what is reachable."""
-        steps = await self._journal.list_steps(self._run.id)
-        self._steps = {step.step_id: step for step in steps}
-        interrupted = await self._read_attempts()
-        ended = {}
-        for step in steps:
-            if step.status.is_final:
-                ended[step.step_id] = step.status
-                self._results[step.step_id] = step_result(step)
-        self._progress = Progress(self._workflow.plan, ended)
+        rows = await self._tools.journal.list_steps(self._run.id)
+        self._book.load(rows)
+        self._board.restore(rows)
         resumed = self._run.started_at is not None
+        verdict = recorded_verdict(self._run)
         started_at = self._run.started_at or now_text()
-        self._scope["run"] = {**self._scope["run"], "started_at": started_at}
-        batch = _Batch(invocations=interrupted)
+        self._book.begin(started_at)
+        self._set_run(status=RunState.RUNNING, started_at=started_at, wake_at=None)
+        batch = Batch()
         batch.run = {"status": RunState.RUNNING, "started_at": started_at}
-        self._run = replace(self._run, status=RunState.RUNNING, started_at=started_at)
         batch.events.append(("run.started", None, {"resumed": resumed}))
-        if not self._cancelling:
-            self._start_reachable(self._progress.reachable(), batch)
+        self._set_timeout(started_at)
+        if verdict is not None:
+            await self._closing.begin(verdict, batch)
+        elif self._run.cancel_requested:
+            await self._closing.begin(CANCELLATION, batch)
+        else:
+            await self._advance([], self._book.progress.reachable(), batch)
         await self._apply(batch)
+        if self._board:
+            self.look()
 
-    async def _read_attempts(self) -> list[InvocationRecord]:
-        """Count attempts made so far; return those that a dead host left running, closed."""
-        interrupted: list[InvocationRecord] = []
-        if self._run.started_at is None:
-            return interrupted
-        for invocation in await self._journal.list_invocations(self._run.id):
-            step_id = invocation.step_id or ""
-            self._attempts[step_id] = max(self._attempts.get(step_id, 0), invocation.attempt)
-            if invocation.status == "running":
-                interrupted.append(
-                    replace(
-                        invocation,
-                        status="interrupted",
-                        completed_at=now_text(),
-                        error="the process that drove the run died",
-                        error_code="interrupted",
-                    )
-                )
-        return interrupted
+    def _set_timeout(self, started_at: str) -> None:
+        seconds = self._time_limit
+        if seconds is not None:
+            left = from_text(started_at) + timedelta(seconds=seconds) - now()
+            loop = asyncio.get_running_loop()
+            self._timeout = loop.call_later(
+                max(0.0, left.total_seconds()), self._events.put_nowait, _Note("timeout")
+            )
 
-    async def _next_ends(self) -> None:
-        """Wait for steps to end, and journal all that have together."""
-        ends = [await self._ends.get()]
-        while not self._ends.empty():
-            ends.append(self._ends.get_nowait())
-        batch = _Batch()
-        reachable: list[str] = []
-        for end in ends:
-            if isinstance(end, BaseException):
-                raise end
-            if end is not None:
-                reachable += self._note_end(end, batch)
-        # A failure may have been noted after an earlier end made steps reachable.
-        self._start_reachable([] if self._progress.failed else reachable, batch)
+    @property
+    def _time_limit(self) -> float | None:
+        limits = (
+            self._workflow.definition.timeout_seconds,
+            self._run.overrides.get("timeout_seconds"),
+        )
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    async def _next(self) -> None:
+        """Wait for something to happen, and journal all that has happened together."""
+        happened = [await self._events.get()]
+        while not self._events.empty():
+            happened.append(self._events.get_nowait())
+        batch = Batch()
+        ended: list[StepRecord] = []
+        notes: dict[str, list[StepKey | None]] = {}
+        for each in happened:
+            if isinstance(each, BaseException):
+                raise each
+            if isinstance(each, _Note):
+                notes.setdefault(each.kind, []).append(each.step)
+            else:
+                ended.append(self._note_attempt(each, batch))
+        for step in notes.get("called", ()):
+            ended += await self._note_called(step)
+        if "look" in notes:
+            ended += await self._board.look()
+        if self._closing.verdict is None and "cancel" in notes:
+            await self._stop(CANCELLATION, ended, batch)
+        elif self._closing.verdict is None and "timeout" in notes:
+            await self._stop(timed_out(self._time_limit or 0.0), ended, batch)
+        else:
+            await self._advance(ended, [], batch)
         await self._apply(batch)
+        if self._only_waits:
+            await self._release()
 
-    def _note_end(self, end: StepEnd, batch: _Batch) -> list[str]:
-        step = end.step
-        self._running.pop(step.step_id, None)
+    def _note_attempt(self, end: StepEnd, batch: Batch) -> StepRecord:
+        """Note that the attempts of a step or an item are over."""
+        self._running.pop(end.step.key, None)
         if end.invocation is not None:
             batch.invocations.append(end.invocation)
-        total = self._run.total_vm_time_ms + end.wall_ms
-        self._run = replace(self._run, total_vm_time_ms=total)
-        batch.run["total_vm_time_ms"] = total
-        return self._record_end(step, batch)
+        if end.cached is not None:
+            batch.cached.append(end.cached)
+        batch.add_usage(end.usage)
+        return end.step
 
-    def _record_end(self, step: StepRecord, batch: _Batch) -> list[str]:
-        self._steps[step.step_id] = step
-        self._results[step.step_id] = step_result(step)
-        batch.steps.append(step)
-        batch.events.append(
-            (
-                "step.finished",
-                step.step_id,
-                {
-                    "status": str(step.status),
-                    "error": step.error,
-                    "error_code": step.error_code,
-                    "duration_ms": step.duration_ms,
-                },
-            )
+    async def _note_called(self, step: StepKey | None) -> list[StepRecord]:
+        """Look at a called run; the step's row if that has ended."""
+        row = self._starter.called.get(step) if step is not None else None
+        if row is None or step is None:
+            return []
+        child = await self._tools.caller.get(row.child_run_id or "")
+        if not child.status.is_final:
+            is_asleep = child.owner is None
+            (self._dormant.add if is_asleep else self._dormant.discard)(step)
+            return []
+        del self._starter.called[step]
+        self._dormant.discard(step)
+        ended = called_step(row, child)
+        if ended.status is StepState.FAILED:
+            retry = self._workflow.steps[row.step_id].definition.retry
+            pause = retry_pause(retry, row, ended.error_code)
+            if pause is not None and not self._book.progress.failed:
+                return [self._pausing(ended, pause)]
+        return [ended]
+
+    def _pausing(self, failed: StepRecord, pause: float) -> StepRecord:
+        """The row of a step that waits for its next attempt."""
+        return replace(
+            failed,
+            status=StepState.WAITING,
+            wait_kind=RETRY,
+            wake_at=to_text(now() + timedelta(seconds=pause)),
+            retry_count=failed.retry_count + 1,
+            completed_at=None,
+            child_run_id=None,
         )
-        return self._progress.end(step.step_id, step.status)
 
-    def _start_reachable(self, reachable: list[str], batch: _Batch) -> None:
-        """Start, skip or fail each reachable step, and whatever that makes reachable."""
-        pending = list(reversed(reachable))
-        while pending and not self._progress.failed:
-            step_id = pending.pop()
-            try:
-                execution = self._start_or_skip(step_id)
-            except SwarmError as error:
-                pending += reversed(
-                    self._record_end(failed_step(self._steps[step_id], error), batch)
-                )
-                continue
-            if execution is None:
-                skipped = replace(
-                    self._steps[step_id], status=StepState.SKIPPED, completed_at=now_text()
-                )
-                pending += reversed(self._record_end(skipped, batch))
-                continue
-            self._steps[step_id] = execution.step
-            batch.steps.append(execution.step)
-            batch.invocations.append(execution.invocation)
-            batch.starting.append(execution)
-            batch.run["current_step"] = step_id
-        if not batch.starting and not self._running:
-            self._end_run(batch)
+    # -- steps end, others start -----------------------------------------------------------------
 
-    def _start_or_skip(self, step_id: str) -> StepExecution | None:
-        """The step's execution, ready to be journalled and run; None if it is skipped.
+    async def _advance(self, ended: list[StepRecord], reachable: list[str], batch: Batch) -> None:
+        """Note what has ended and start all that this makes reachable, until nothing moves."""
+        book, pending, startable = self._book, deque(ended), deque(reachable)
+        unfilled: dict[str, None] = {}
+        while pending or startable or unfilled:
+            if pending:
+                row = pending.popleft()
+                if row.status is StepState.PENDING:  # its pause before the next attempt is over
+                    pending += await self._starter.restart(row, batch)
+                elif row.status is StepState.WAITING:
+                    batch.steps.append(row)
+                    self._board.add(row)
+                elif row.item_index != NO_ITEM:
+                    self._starter.note_item(row, batch)
+                    unfilled[row.step_id] = None
+                else:
+                    startable += self._starter.note_end(row, batch)
+            elif unfilled:
+                step_id = unfilled.popitem()[0]
+                if step_id in book.sets:
+                    pending += await self._starter.fill(step_id, batch)
+            else:
+                step_id = startable.popleft()
+                if book.progress.may_start(step_id):
+                    pending += await self._starter.start(step_id, batch)
+        if book.progress.failed and self._closing.verdict is None:
+            self._give_up_waits(batch)
+        if not self._is_busy(batch):
+            await self._closing.go_on(batch)
 
-        Raises:
-            ExpressionError, InputError: its condition or inputs cannot be had.
-        """
-        compiled = self._workflow.steps[step_id]
-        if self._progress.is_skipped(step_id):
-            return None
-        scope = self._scope_for(compiled.steps_named)
-        if compiled.when is not None and not evaluate_condition(compiled.when, scope):
-            return None
-        agent = self._agents[compiled.definition.agent or ""]
-        inputs = checked_inputs(agent, compiled.inputs.evaluate(scope), compiled.secrets)
-        attempt = self._attempts.get(step_id, 0) + 1
-        running = replace(
-            self._steps[step_id],
-            status=StepState.RUNNING,
-            agent_id=agent.record.id,
-            agent_name=agent.record.name,
-            agent_version=agent.record.version,
-            inputs=inputs,
-            started_at=self._steps[step_id].started_at or now_text(),
-        )
-        return StepExecution(self._tools, compiled, agent, running, attempt)
+    def _is_busy(self, batch: Batch) -> bool:
+        return bool(self._running or batch.starting or self._starter.called or self._board)
 
-    def _scope_for(self, steps: Iterable[str]) -> dict[str, JsonValue]:
-        """The names an expression sees; only the steps it reads, so that cost stays flat."""
-        results = {step: self._results[step] for step in steps if step in self._results}
-        return {**self._scope, "steps": results}
+    def _give_up_waits(self, batch: Batch) -> None:
+        """A run that has failed waits for nothing more; what is running may still end."""
+        for row in self._board.clear():
+            if row.item_index == NO_ITEM:
+                self._book.rows[row.step_id] = row
+            else:
+                batch.steps.append(cancelled_step(row, NOT_REACHED))
+        while self._dormant:
+            run_id = self._starter.called[self._dormant.pop()].child_run_id or ""
+            cancelling = asyncio.ensure_future(self._tools.caller.cancel(run_id))
+            self._cancelling.add(cancelling)
+            cancelling.add_done_callback(self._cancelling.discard)
 
-    async def _apply(self, batch: _Batch) -> None:
-        """Make the batch durable, then tell followers and start sandboxes."""
-        if batch.steps or batch.invocations or batch.run:
-            await self._commit(batch.changes())
-        for event in batch.events:
-            self._publish(*event)
+    async def _apply(self, batch: Batch) -> None:
+        """Make the batch durable, then tell followers and start sandboxes and called runs."""
+        if not batch.is_empty:
+            await self._commit(batch.changes(), batch.usage)
+        batch.tell(self._run.id, self._tools.publish)
         for execution in batch.starting:
-            step_id = execution.step.step_id
-            self._publish(
-                "step.started",
-                step_id,
-                {
-                    "attempt": execution.invocation.attempt,
-                    "agent": f"{execution.step.agent_name}@{execution.step.agent_version}",
-                },
-            )
-            task = asyncio.create_task(execution.run(), name=f"{self._run.id}:{step_id}")
+            step = execution.step
+            task = asyncio.create_task(execution.run(), name=f"{self._run.id}:{step.step_id}")
             task.add_done_callback(self._report_end)
-            self._running[step_id] = task
+            self._running[step.key] = (execution, task)
+        for run_id in batch.calling:
+            await self._tools.caller.start(run_id)
+        if any(kind == "step.waiting" for kind, _, _ in batch.events):
+            self.look()  # what it waits for may have come before
 
     def _report_end(self, task: asyncio.Task[StepEnd]) -> None:
         """Pass a step's end to the driver; an error (a failed journal, a bug) ends the drive."""
         if not task.cancelled():
-            self._ends.put_nowait(task.exception() or task.result())
+            self._events.put_nowait(task.exception() or task.result())
 
-    def _end_run(self, batch: _Batch) -> None:
-        """Decide how the run ended; it is journalled with the last step."""
-        error: SwarmError | None = None
-        outputs: JsonObject | None = None
-        failed = next(
-            (
-                step
-                for step in self._steps.values()
-                if step.status is StepState.FAILED
-                and self._workflow.steps[step.step_id].definition.on_error == "fail"
-            ),
-            None,
-        )
-        if failed is None:
-            try:
-                scope = self._scope_for(named_steps(self._workflow.outputs))
-                outputs = self._workflow.outputs.evaluate(scope)
-            except SwarmError as caught:
-                error = caught
-        ended: dict[str, Any] = {"status": RunState.SUCCEEDED, "outputs": outputs}
-        if failed is not None:
-            ended = {
-                "status": RunState.FAILED,
-                "error": failed.error,
-                "error_code": failed.error_code,
-                "error_step": failed.step_id,
-            }
-        elif error is not None:
-            ended = {"status": RunState.FAILED, "error": str(error), "error_code": error.code}
-        self._close_run(ended, batch)
+    # -- waiting ---------------------------------------------------------------------------------
 
-    def _close_run(self, ended: dict[str, Any], batch: _Batch) -> None:
-        unreached = (
-            StepState.CANCELLED if ended["status"] is RunState.CANCELLED else StepState.SKIPPED
-        )
-        for step_id in self._progress.unreached:
-            step = replace(
-                self._steps[step_id],
-                status=unreached,
-                completed_at=now_text(),
-                error_code=NOT_REACHED,
-            )
-            self._steps[step_id] = step
-            self._results[step_id] = step_result(step)
-            batch.steps.append(step)
-        self._run = replace(self._run, **ended, completed_at=now_text())
-        batch.run |= {
-            **ended,
-            "completed_at": self._run.completed_at,
-            "step_results": {step: self._results[step] for step in self._steps},
-        }
-        self._notify(batch)
-        batch.events.append(
-            (
-                "run.finished",
-                None,
-                {
-                    "status": str(self._run.status),
-                    "outputs": self._run.outputs,
-                    "error": self._run.error,
-                    "error_code": self._run.error_code,
-                    "error_step": self._run.error_step,
-                },
-            )
-        )
+    @property
+    def _only_waits(self) -> bool:
+        """Whether nothing is left to do here until something happens elsewhere."""
+        if self._run.status.is_final or self._running or not self._events.empty():
+            return False
+        if self._closing.verdict is not None or self._starter.called.keys() - self._dormant:
+            return False
+        wake_at = self._board.wake_at
+        return wake_at is None or wake_at > to_text(now() + timedelta(seconds=HOLD_SECONDS))
 
-    async def _end_cancelled(self) -> RunRecord:
-        """Kill what runs and journal the run as cancelled."""
+    async def _release(self) -> None:
+        """Give the run up until something happens, unless it has happened meanwhile."""
+        wake_at = self._board.wake_at
+        if self._time_limit is not None and self._run.started_at is not None:
+            limit = from_text(self._run.started_at) + timedelta(seconds=self._time_limit)
+            wake_at = min(wake_at or to_text(limit), to_text(limit))
+        changes = RunChanges(run={"status": RunState.WAITING, "wake_at": wake_at})
+        self._released = await self._tools.journal.release_run(
+            self._run.id, self._run.epoch, changes
+        )
+        if not self._released:
+            self.look()
+            latest = await self._tools.journal.get_run(self._run.id)
+            if latest is not None and latest.cancel_requested:
+                self.cancel()
+            return
+        self._set_run(status=RunState.WAITING, wake_at=wake_at, owner=None)
+        self._publish("run.waiting", None, {"wake_at": wake_at})
+
+    # -- ending ----------------------------------------------------------------------------------
+
+    async def _stop(self, verdict: Verdict, ended: list[StepRecord], batch: Batch) -> None:
+        """Kill what runs, and close the run with this verdict."""
         killed = await self._kill_running()
-        batch = _Batch()
-        while not self._ends.empty():  # what ended before the kill reached it stands
-            end = self._ends.get_nowait()
-            if isinstance(end, StepEnd):
-                killed.remove(end.step.step_id)
-                self._note_end(end, batch)
-        for step_id in killed:
-            self._record_end(
-                replace(
-                    self._steps[step_id],
-                    status=StepState.CANCELLED,
-                    completed_at=now_text(),
-                    error="the run was cancelled",
-                    error_code="cancelled",
-                ),
-                batch,
-            )
-        self._close_run(
-            {
-                "status": RunState.CANCELLED,
-                "error": "the run was cancelled",
-                "error_code": "cancelled",
-            },
-            batch,
-        )
-        await self._apply(batch)
-        return self._run
+        while not self._events.empty():  # what ended before the kill reached it stands
+            event = self._events.get_nowait()
+            if isinstance(event, StepEnd):
+                killed.pop(event.step.key, None)
+                ended.append(self._note_attempt(event, batch))
+        called = list(self._starter.called.values())
+        await asyncio.gather(*(self._tools.caller.cancel(row.child_run_id or "") for row in called))
+        self._starter.called.clear()
+        self._dormant.clear()
+        ended += [cancelled_step(row) for row in (*killed.values(), *called)]
+        ended += [cancelled_step(row) for row in self._board.clear()]
+        for each in ended:
+            row = each if each.status.is_final else cancelled_step(each)
+            if row.item_index != NO_ITEM:
+                self._starter.note_item(row, batch)
+            else:
+                self._starter.note_end(row, batch)
+        await self._closing.begin(verdict, batch)
 
-    async def _kill_running(self) -> list[str]:
-        """Cancel the running steps, wait until their sandboxes are gone, return their ids."""
+    async def _kill_running(self) -> dict[StepKey, StepRecord]:
+        """Cancel the running steps and wait until their sandboxes are gone; their rows."""
         running, self._running = self._running, {}
-        for task in running.values():
+        for _, task in running.values():
             task.cancel()
-        for task in running.values():
+        for _, task in running.values():
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        return list(running)
+        return {key: execution.step for key, (execution, _) in running.items()}
 
-    def _notify(self, batch: _Batch) -> None:
-        """Send the run's notifications. Written before the commit: at least once."""
-        notifications: tuple[CompiledNotification, ...] = ()
-        if self._run.status is RunState.SUCCEEDED:
-            notifications = self._workflow.on_success
-        elif self._run.status is RunState.FAILED:
-            notifications = self._workflow.on_error
-        for notification in notifications:
-            level, message = self._notification_text(notification)
-            self._write_log(None, 0, "notify", level, message)
-            batch.events.append(("notify", None, {"level": level, "message": message}))
+    # -- writing ---------------------------------------------------------------------------------
 
-    def _notification_text(self, notification: CompiledNotification) -> tuple[str, str]:
-        template: Template = notification.message
-        scope = self._scope_for(named_steps(template))
-        scope["error"] = {
-            "message": self._run.error,
-            "code": self._run.error_code,
-            "step": self._run.error_step,
-        }
-        try:
-            return notification.definition.level, str(template.evaluate(scope))
-        except SwarmError as error:
-            return "error", f"a notification could not be written: {error}"
+    def _set_run(self, **fields: Any) -> None:
+        self._book.run = replace(self._run, **fields)
 
-    async def _commit(self, changes: RunChanges) -> None:
-        await self._journal.commit(self._run.id, self._run.epoch, changes)
+    async def _commit(self, changes: RunChanges, usage: Usage) -> None:
+        run = self._run
+        if usage.vm_time_ms or usage.tokens or usage.cost_micros:
+            totals = {
+                "total_vm_time_ms": run.total_vm_time_ms + usage.vm_time_ms,
+                "total_api_tokens": run.total_api_tokens + usage.tokens,
+                "total_cost_micros": run.total_cost_micros + usage.cost_micros,
+            }
+            self._set_run(**totals)
+            tree = (run.root_run_id or run.id, usage) if self._keeps_tree else None
+            changes = replace(changes, run={**changes.run, **totals}, tree_usage=tree)
+        await self._tools.journal.commit(run.id, run.epoch, changes)
 
     def _publish(self, kind: EventKind, step_id: str | None, data: JsonObject) -> None:
-        self._publish_event(RunEvent(self._run.id, kind, step_id, data))
+        self._tools.publish(RunEvent(self._run.id, kind, step_id, data))
 
     def _write_log(
         self, step_id: str | None, attempt: int, stream: str, level: str, message: str
     ) -> None:
         """Keep a line; should that fail, say so once and go on: the work matters more."""
         try:
-            self._log.append(step_id, attempt, stream, level, message)
+            self._tools.log.append(step_id, attempt, stream, level, message)
         except SwarmError as error:
             if not self._log_failed:
                 self._log_failed = True
                 self._publish(
                     "log", None, {"stream": "log", "level": "error", "message": str(error)}
                 )
-
-
-def step_result(step: StepRecord) -> JsonObject:
-    """What expressions and ``step_results`` see of an ended step."""
-    result: JsonObject = {"status": str(step.status), "outputs": step.outputs or {}, "error": None}
-    if step.error is not None or step.status is StepState.FAILED:
-        result["error"] = {"message": step.error, "code": step.error_code}
-    return result

@@ -10,10 +10,15 @@ from swarm.kernel.json import JsonObject
 
 EventKind = Literal[
     "run.started",
+    "run.waiting",
     "run.finished",
     "step.started",
     "step.retrying",
+    "step.waiting",
     "step.finished",
+    "item.started",
+    "item.retrying",
+    "item.finished",
     "step.progress",
     "step.stream",
     "log",
@@ -24,10 +29,13 @@ EventKind = Literal[
 kind           ``data``
 ============== ======================================================================
 run.started    ``{resumed: bool}``
+run.waiting    ``{wake_at}``: it goes on when something that its steps wait for happens
 run.finished   ``{status, outputs, error, error_code, error_step}``; the last event of a run
-step.started   ``{attempt, agent}``
+step.started   ``{attempt, agent}``, ``{attempt, items}`` or ``{workflow, run_id}``
 step.retrying  ``{attempt, error, error_code, delay_seconds}``
+step.waiting   ``{for: timer | approval | event, details, wake_at, index}``
 step.finished  ``{status, error, error_code, duration_ms}``; status may be ``skipped``
+item.*         as ``step.*``, of one item of ``for_each``, with its ``index``
 step.progress  ``{fraction: 0..1 or null, message}``
 step.stream    ``{value}``: what a generator handler yielded
 log            ``{stream, level, message}``

@@ -1,62 +1,166 @@
-"""Events told from the journal, for followers that come late."""
+"""Following runs: what is still to come, and for those who come late what the journal tells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
-from swarm.engine.events import RunEvent
-from swarm.store.records import RunRecord, StepRecord, StepState
+from swarm.engine.driving import Driving
+from swarm.engine.events import EventKind, RunEvent
+from swarm.engine.hub import EventHub, Subscription
+from swarm.engine.lookup import find_run
+from swarm.engine.peers import Peers
+from swarm.kernel.json import JsonObject
+from swarm.store.ports import Store
+from swarm.store.records import NO_ITEM, RunRecord, RunState, StepRecord, StepState
+
+
+class Followers:
+    """Follows runs, wherever they are driven."""
+
+    def __init__(
+        self,
+        store: Store,
+        hub: EventHub,
+        driving: Driving,
+        peers: Peers,
+        join: Callable[[], Awaitable[object]],
+    ) -> None:
+        """``join`` makes this process a host, so that it can be told when a run goes on."""
+        self._store = store
+        self._hub = hub
+        self._driving = driving
+        self._peers = peers
+        self._join = join
+        self._followed: Counter[str] = Counter()
+
+    def follows(self, run_id: str) -> bool:
+        """Whether somebody here follows a run that nobody drives, and so wants it to go on."""
+        return self._followed[run_id] > 0
+
+    async def follow(self, run_id: str) -> AsyncIterator[RunEvent]:
+        """See :meth:`swarm.engine.api.Runs.follow`."""
+        told = Told()
+        while True:
+            comes_late = self._hub.has_begun(run_id)
+            subscription = self._hub.subscribe(run_id)
+            self._followed[run_id] += 1
+            try:
+                run = await find_run(self._store, run_id)
+                recorded = await self._missed_steps(run, subscription, comes_late=comes_late)
+                for event in filter(told.is_new, recorded_events(recorded)):
+                    yield event
+                if run.status.is_final:
+                    yield finished_event(run)
+                    return
+                async for event in self._live_events(run, subscription):
+                    if told.is_new(event):
+                        yield event
+                    if event.kind == "run.finished":
+                        return
+            finally:
+                self._hub.unsubscribe(run_id, subscription)
+                self._followed[run_id] -= 1
+                self._followed += Counter()  # forgets those that nobody follows
+            latest = await find_run(self._store, run_id)
+            has_moved = latest.owner != run.owner or latest.status is not run.status
+            if not latest.status.is_final and not has_moved:
+                return
+
+    async def _missed_steps(
+        self, run: RunRecord, subscription: Subscription, *, comes_late: bool
+    ) -> list[StepRecord]:
+        """The steps that the journal must tell a follower of.
+
+        The journal runs ahead of what is published. Who hears a run from its start on, or has heard
+        of a step since, is told by that, and in order.
+        """
+        steps = await self._store.list_steps(run.id)
+        if run.status.is_final:
+            return steps
+        heard = subscription.waiting_steps()
+        hears_all = self._driving.drives(run.id) and not comes_late
+        return [
+            step
+            for step in steps
+            if step.step_id not in heard and not (hears_all and step.status is StepState.RUNNING)
+        ]
+
+    async def _live_events(
+        self, run: RunRecord, subscription: Subscription
+    ) -> AsyncIterator[RunEvent]:
+        """What is still to come, from this process or from the host that drives the run.
+
+        Of a run that only waits, or that waits for its turn here, nothing comes until it is taken
+        up; the follower stays.
+        """
+        if self._driving.drives(run.id) or self._driving.is_queued(run.id):
+            async for event in subscription:
+                yield event
+        elif run.owner is not None and await self._peers.is_alive(run.owner):
+            async for event in self._peers.follow(run.owner, run.id):
+                yield event
+        elif run.status is RunState.WAITING and run.owner is None:
+            yield RunEvent(run.id, "run.waiting", None, {"wake_at": run.wake_at})
+            await self._join()
+            await self._driving.set_alarm()
+            async for event in subscription:
+                yield event
 
 
 class Told:
     """What a follower has been told, so that it is told once, by whomever."""
 
     def __init__(self) -> None:
-        self._ended: set[str] = set()
-        self._started: set[tuple[str, int]] = set()
+        self._ended: set[tuple[str, int]] = set()
+        self._started: set[tuple[str, int, int]] = set()
+        self._is_waiting = False
 
     def is_new(self, event: RunEvent) -> bool:
         """Whether the event says something that was not told; from now on it was."""
-        step = event.step_id or ""
-        if event.kind == "step.finished":
+        step = (event.step_id or "", int(event.data.get("index", NO_ITEM)))
+        is_new = True
+        if event.kind in ("step.finished", "item.finished"):
             is_new = step not in self._ended
             self._ended.add(step)
-        elif event.kind == "step.started":
-            attempt = (step, event.data["attempt"])
+        elif event.kind in ("step.started", "item.started"):
+            attempt = (*step, int(event.data.get("attempt", 1)))
             is_new = attempt not in self._started
             self._started.add(attempt)
-        else:
-            is_new = True
+        elif event.kind in ("run.waiting", "run.started"):
+            is_new = event.kind == "run.started" or not self._is_waiting
+            self._is_waiting = event.kind == "run.waiting"
         return is_new
 
 
 def recorded_events(steps: Iterable[StepRecord]) -> Iterator[RunEvent]:
     """The events that tell how far a run has come."""
     for step in steps:
+        is_item = step.item_index != NO_ITEM
+        data: JsonObject = {"index": step.item_index} if is_item else {}
+        kind: EventKind
         if step.status is StepState.RUNNING:
-            yield RunEvent(
-                step.run_id,
-                "step.started",
-                step.step_id,
-                {
-                    "attempt": step.retry_count + 1,
-                    "agent": f"{step.agent_name}@{step.agent_version}",
-                },
-                time=step.started_at or "",
-            )
+            data |= {
+                "attempt": max(step.attempt, 1),
+                "agent": f"{step.agent_name}@{step.agent_version}" if step.agent_name else None,
+            }
+            kind, time = "item.started" if is_item else "step.started", step.started_at
+        elif step.status is StepState.WAITING:
+            data |= {
+                "for": step.wait_kind, "details": step.wait_details, "wake_at": step.wake_at
+            }  # fmt: skip
+            kind, time = "step.waiting", step.started_at
         elif step.status.is_final:
-            yield RunEvent(
-                step.run_id,
-                "step.finished",
-                step.step_id,
-                {
-                    "status": str(step.status),
-                    "error": step.error,
-                    "error_code": step.error_code,
-                    "duration_ms": step.duration_ms,
-                },
-                time=step.completed_at or "",
-            )
+            data |= {
+                "status": str(step.status),
+                "error": step.error,
+                "error_code": step.error_code,
+                "duration_ms": step.duration_ms,
+            }
+            kind, time = "item.finished" if is_item else "step.finished", step.completed_at
+        else:
+            continue
+        yield RunEvent(step.run_id, kind, step.step_id, data, time=time or "")
 
 
 def finished_event(run: RunRecord) -> RunEvent:

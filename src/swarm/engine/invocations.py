@@ -5,13 +5,13 @@ Used by the steps of a run and by calls outside any run alike, so both obey the 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from swarm.definitions.agent import AgentDefinition
 from swarm.definitions.values import check_values, is_secret_reference
 from swarm.engine.files import FileAccess, collect_outputs, handler_inputs
+from swarm.engine.places import Places
 from swarm.engine.secrets import InvocationSecrets, SecretLeaf, SecretReader, with_secrets
 from swarm.kernel.clock import now_text
 from swarm.kernel.errors import (
@@ -41,6 +41,9 @@ from swarm.sandbox.ports import (
 )
 from swarm.store.records import AgentRecord, InvocationRecord
 
+_MOST_TOKENS = 10**12
+_MOST_USD = 10**9
+"""What one message of an agent may claim; more is a mistake."""
 _STRENGTH = {level: index for index, level in enumerate(Isolation)}
 
 
@@ -73,6 +76,8 @@ class Call:
     """Narrows the granted hosts; None leaves them as they are."""
     secrets: tuple[SecretLeaf, ...] = ()
     """Where ``inputs`` hold references to secrets."""
+    priority: int = 0
+    """Calls of a higher priority get a sandbox first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,7 @@ class Invoker:
         self._backend = backend
         self._settings = settings
         self._stored = stored
-        self._places = asyncio.Semaphore(settings.max_concurrent_invocations)
+        self._places = Places(settings.max_concurrent_invocations)
 
     def secrets(self, agent: PinnedAgent, workflow: str | None = None) -> InvocationSecrets:
         """What one invocation of the agent, in a run of ``workflow``, may read."""
@@ -162,7 +167,7 @@ class Invoker:
         backend = self._backend(call.isolation)
         mounts = await call.files.mount_inputs(agent.definition.inputs, call.inputs)
         request = self._request(agent, call, mounts)
-        async with self._places:
+        async with self._places.taken(call.priority):
             sandbox = await backend.prepare(request)
             try:
                 return await self._call(agent, call, sandbox, mounts, services)
@@ -245,9 +250,17 @@ class Invoker:
 class AgentServices(GuestServices):
     """The host's side of ``context``: answers secrets, and masks them in what comes back."""
 
-    def __init__(self, secrets: InvocationSecrets, listener: GuestListener) -> None:
+    def __init__(
+        self,
+        secrets: InvocationSecrets,
+        listener: GuestListener,
+        charge: Callable[[int, int], None] = lambda tokens, cost_micros: None,
+    ) -> None:
+        """``charge`` counts tokens and millionths of a dollar that the agent says it used; it
+        raises RefusedError once a budget is used up."""
         self._secrets = secrets
         self._listener = listener
+        self._charge = charge
 
     def log(self, stream: str, level: str, message: str) -> None:
         self._listener.logged(stream, level, self.masked_text(message))
@@ -261,6 +274,9 @@ class AgentServices(GuestServices):
     async def request(self, method: str, params: JsonObject) -> JsonValue:
         if method == "secret":
             return await self._secrets.read(str(params.get("name", "")))
+        if method == "usage":
+            self._charge(*_checked_usage(params))
+            return None
         raise RefusedError(f"the host does not offer {method!r} to agents")
 
     async def with_secrets(self, inputs: JsonObject, leaves: tuple[SecretLeaf, ...]) -> JsonObject:
@@ -287,6 +303,23 @@ class AgentServices(GuestServices):
         """A text, perhaps cut, without the secrets that this invocation was given."""
         kept, note = split_cut(text)
         return self._secrets.mask(kept, cut_end=bool(note)) + note
+
+
+def _checked_usage(params: JsonObject) -> tuple[int, int]:
+    """Tokens and millionths of a dollar, as an agent told them.
+
+    Raises:
+        InputError: they are no amounts.
+    """
+    tokens, usd = params.get("tokens", 0), params.get("usd", 0)
+    if (
+        not isinstance(tokens, int)
+        or not isinstance(usd, (int, float))
+        or not 0 <= tokens <= _MOST_TOKENS
+        or not 0 <= usd <= _MOST_USD
+    ):
+        raise InputError("usage is `tokens`, a whole number, and `usd`, a number; none below 0")
+    return tokens, round(usd * 1_000_000)
 
 
 class GuestListener:

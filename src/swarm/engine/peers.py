@@ -27,28 +27,57 @@ class PeerRequests:
     drive: Callable[[str], Awaitable[bool]]
     cancel: Callable[[str], None]
     follow: Callable[[str], AsyncIterator[RunEvent]]
+    wake: Callable[[str], Awaitable[bool]]
+    freed: Callable[[str, str], Awaitable[None]]
 
 
 class Peers:
     """This process among the hosts of its home."""
 
-    def __init__(self, hosts: LocalHosts, role: str, requests: PeerRequests) -> None:
+    def __init__(
+        self,
+        hosts: LocalHosts,
+        role: str,
+        requests: PeerRequests,
+        on_death: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``on_death`` is called whenever another host of the home has died or left, once this
+        process is a host itself."""
         self._hosts = hosts
         self._role = role
         self._requests = requests
+        self._on_death = on_death
         self._lease: HostLease | None = None
         self._joining = asyncio.Lock()
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._on_death: Callable[[], Awaitable[None]] | None = None
+
+    @property
+    def is_host(self) -> bool:
+        """Whether this process has joined the hosts of its home."""
+        return self._lease is not None
+
+    @property
+    def is_long_lived(self) -> bool:
+        return self._role in LONG_LIVED
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no other live host is long-lived, or comes before this one: so that one of them,
+        not each, does what has to be done."""
+        if self._lease is None:
+            return False
+        others = [host for host in self._hosts.list() if host.id != self._lease.id]
+        return not any(host.role in LONG_LIVED or host.id < self._lease.id for host in others)
 
     async def join(self, on_join: Callable[[HostLease], None]) -> HostLease:
-        """Become a host, once, and make the workers of the home watch over this process."""
+        """Become a host, once: from then on all hosts of the home watch over each other."""
         async with self._joining:
             if self._lease is None:
                 self._lease = await self._hosts.join(self._answer, self._role)
                 on_join(self._lease)
-                if self._role not in LONG_LIVED:
-                    await self._ask_workers("watch", {"host_id": self._lease.id})
+                for host in self._hosts.list():
+                    self._watch(host.id)
+                await self._tell_all("watch", {"host_id": self._lease.id})
             return self._lease
 
     async def leave(self) -> None:
@@ -88,16 +117,30 @@ class Peers:
         finally:
             connection.close()
 
-    @contextlib.asynccontextmanager
-    async def watching(self, on_death: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-        """While this lasts, ``on_death`` is called whenever another host of the home dies."""
-        self._on_death = on_death
+    async def wake(self, owner: str, run_id: str) -> None:
+        """Tell the owner that something has come for a run; if it dies meanwhile, who takes the run
+        over finds it."""
+        with contextlib.suppress(UnavailableError):
+            await self._request(owner, "wake", {"run_id": run_id})
+
+    async def offer(self, run_id: str) -> bool:
+        """Offer a waiting run to the other hosts; False if none took it."""
         for host in self._hosts.list():
-            self._watch(host.id)
-        try:
-            yield
-        finally:
-            self._on_death = None
+            with contextlib.suppress(UnavailableError):
+                if await self._request(host.id, "wake", {"run_id": run_id}):
+                    return True
+        return False
+
+    async def tell_freed(self, concurrency_key: str, project_id: str) -> None:
+        """Tell all hosts that a run with this key has ended."""
+        await self._tell_all("freed", {"key": concurrency_key, "project_id": project_id})
+
+    async def _tell_all(self, method: str, params: JsonObject) -> None:
+        own = self._lease.id if self._lease is not None else None
+        for host in self._hosts.list():
+            if host.id != own:
+                with contextlib.suppress(UnavailableError):
+                    await self._request(host.id, method, params)
 
     def _watch(self, host_id: str) -> None:
         if self._lease is None or host_id in (self._lease.id, *self._watches):
@@ -115,7 +158,7 @@ class Peers:
             await connection.closed()
             connection.close()
         await self._hosts.wait_gone(host_id)
-        if self._on_death is not None:
+        if self._lease is not None:
             await self._on_death()
 
     async def _ask_workers(self, method: str, params: JsonObject) -> bool:
@@ -153,7 +196,12 @@ class Peers:
                 return True
             case "watch":
                 self._watch(params["host_id"])
-                return self._on_death is not None
+                return True
+            case "wake":
+                return await self._requests.wake(params["run_id"])
+            case "freed":
+                await self._requests.freed(params["key"], params["project_id"])
+                return True
             case _:
                 raise InvalidError(f"a host does not know the request {method!r}")
 

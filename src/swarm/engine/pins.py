@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from swarm.definitions.loading import agent_from_json
@@ -19,6 +20,14 @@ KEPT = 256
 """Workflows and agents kept compiled in one process; the least recently used go first."""
 
 Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedReferences:
+    """What a run and all that it calls are pinned to: record ids by reference as written."""
+
+    agents: Mapping[str, str]
+    workflows: Mapping[str, str]
 
 
 class _Kept(Generic[Value]):
@@ -68,6 +77,31 @@ class Pins:
             return compile_workflow(record, self._fuel)
 
         return await self._workflows.get(workflow_id, make)
+
+    async def workflow_record(self, workflow_id: str) -> WorkflowRecord:
+        """The workflow with this record id; raises NotFoundError."""
+        record = await self._store.get_workflow(workflow_id)
+        if record is None:
+            raise NotFoundError(f"the workflow record {workflow_id} is gone")
+        return record
+
+    async def references(self, workflow: CompiledWorkflow) -> PinnedReferences:
+        """Resolve every agent and workflow that a run may call, directly or through others.
+
+        Raises:
+            NotFoundError: one is not registered (any more).
+        """
+        agents: dict[str, str] = {}
+        workflows: dict[str, str] = {}
+        pending = [workflow]
+        while pending:
+            compiled = pending.pop()
+            for reference in sorted(compiled.agents - agents.keys()):
+                agents[reference] = (await self.resolve_agent(reference)).id
+            for reference in sorted(compiled.workflows - workflows.keys()):
+                workflows[reference] = (await self.resolve_workflow(reference)).id
+                pending.append(await self.workflow(workflows[reference]))
+        return PinnedReferences(agents, workflows)
 
     async def agent(self, agent_id: str) -> PinnedAgent:
         """The agent with this record id; raises NotFoundError."""

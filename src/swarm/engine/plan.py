@@ -3,10 +3,11 @@
 A :class:`Plan` is made once per workflow; a :class:`Progress` follows one run through it. Rules:
 
 * A step is *reachable* once everything it depends on has ended.
-* Once a step has failed and its ``on_error`` is ``fail``, nothing further starts; what is running
-  may end, so that its result is not lost to a later resume.
+* Once a step has failed that the run does not survive, nothing further starts but the handlers of
+  failed steps; what is running may end, so that its result is not lost to a later resume.
 * A reachable step is skipped when something it depends on was skipped, unless the step has a
   ``when`` of its own, which then decides.
+* A handler is skipped unless the step that it guards has failed.
 
 Ending a step costs time in proportion to the steps that wait for it, never to the size of the run.
 """
@@ -29,6 +30,8 @@ class Plan:
     """Steps with a ``when`` of their own."""
     tolerant: frozenset[str]
     """Steps whose failure the run survives."""
+    guards: Mapping[str, str]
+    """For each handler the step whose failure it handles; that is among its dependencies."""
 
     @classmethod
     def of(
@@ -36,6 +39,7 @@ class Plan:
         dependencies: Mapping[str, frozenset[str]],
         conditional: Iterable[str] = (),
         tolerant: Iterable[str] = (),
+        guards: Mapping[str, str] | None = None,
     ) -> Plan:
         """Make a plan; ``dependencies`` must be acyclic and closed (checked at registration)."""
         dependents: dict[str, list[str]] = {step: [] for step in dependencies}
@@ -47,7 +51,19 @@ class Plan:
             {step: tuple(waiting) for step, waiting in dependents.items()},
             frozenset(conditional),
             frozenset(tolerant),
+            dict(guards or {}),
         )
+
+    def downstream(self, step: str) -> frozenset[str]:
+        """The step and every step that depends on it, directly or through others."""
+        found = {step}
+        pending = [step]
+        while pending:
+            for other in self.dependents[pending.pop()]:
+                if other not in found:
+                    found.add(other)
+                    pending.append(other)
+        return frozenset(found)
 
 
 class Progress:
@@ -81,9 +97,9 @@ class Progress:
 
     def reachable(self) -> list[str]:
         """The steps that may be looked at now, in the order of the definition."""
-        if self._failed:
-            return []
-        return [step for step, count in self._waiting_for.items() if count == 0]
+        return [
+            step for step, count in self._waiting_for.items() if count == 0 and self.may_start(step)
+        ]
 
     def end(self, step: str, state: StepState) -> list[str]:
         """Note that ``step`` ended as ``state``; return the steps that this made reachable."""
@@ -94,12 +110,22 @@ class Progress:
         for other in self._plan.dependents[step]:
             if other in self._waiting_for:
                 self._waiting_for[other] -= 1
-                if self._waiting_for[other] == 0:
+                if self._waiting_for[other] == 0 and self.may_start(other):
                     reachable.append(other)
-        return [] if self._failed else reachable
+        return reachable
+
+    def may_start(self, step: str) -> bool:
+        """Whether the run's failure, if it has failed, leaves this step to be looked at."""
+        guard = self._plan.guards.get(step)
+        return not self._failed or (
+            guard is not None and self._ended.get(guard) is StepState.FAILED
+        )
 
     def is_skipped(self, step: str) -> bool:
-        """Whether a reachable step is skipped because something it depends on was."""
+        """Whether a reachable step is skipped because of how what it depends on has ended."""
+        guard = self._plan.guards.get(step)
+        if guard is not None and self._ended.get(guard) is not StepState.FAILED:
+            return True
         return step not in self._plan.conditional and any(
             self._ended.get(other) is StepState.SKIPPED for other in self._plan.dependencies[step]
         )

@@ -1,13 +1,20 @@
-"""One step of a run: its attempts, one invocation each, with retries in between."""
+"""One step of a run that calls an agent: its attempts, one invocation each, with retries between.
+
+The attempt under way stands on the step's row; the invocation's own row is written once, when the
+attempt has ended.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from swarm.definitions.workflow import RetryDefinition
+from swarm.engine.budget import Ledger
 from swarm.engine.compiled import CompiledStep
 from swarm.engine.events import EventKind
 from swarm.engine.files import FileAccess
@@ -22,18 +29,32 @@ from swarm.engine.invocations import (
     failed_record,
     started_record,
 )
-from swarm.kernel.clock import now_text
+from swarm.engine.values import Values
+from swarm.kernel.clock import now, now_text, to_text
 from swarm.kernel.errors import InputError, RefusedError, SwarmError
 from swarm.kernel.ids import new_id
-from swarm.kernel.json import JsonObject, JsonValue
+from swarm.kernel.json import JsonObject, JsonValue, dump_bytes
 from swarm.sandbox.ports import CallContext, Isolation, Outcome
-from swarm.store.records import InvocationRecord, RunChanges, RunRecord, StepRecord, StepState
+from swarm.store.ports import RunJournal
+from swarm.store.records import (
+    NO_ITEM,
+    CachedResult,
+    InvocationRecord,
+    RunChanges,
+    RunRecord,
+    StepRecord,
+    StepState,
+    Usage,
+)
 
 Publish = Callable[[EventKind, str | None, JsonObject], None]
 """Tells the followers of the run: kind, step, data."""
 
-NEVER_RETRIED = frozenset({"invalid_input", "refused", "not_found"})
+NEVER_RETRIED = frozenset({"invalid_input", "refused", "not_found", "budget", "rejected"})
 """Error codes that another attempt cannot mend."""
+
+
+NO_USAGE = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +63,9 @@ class StepEnd:
 
     step: StepRecord
     invocation: InvocationRecord | None = None
-    wall_ms: int = 0
-    """Sandbox time of all its attempts."""
+    usage: Usage = NO_USAGE
+    """Of the last attempt; that of earlier ones was journalled with them."""
+    cached: CachedResult | None = None
 
 
 class StepListener(GuestListener):
@@ -77,15 +99,18 @@ class StepTools:
     """What the steps of one run share."""
 
     run: RunRecord
+    journal: RunJournal
     invoker: Invoker
     files: FileAccess
-    commit: Callable[[RunChanges], Awaitable[None]]
+    values: Values
+    ledger: Ledger | None
+    commit: Callable[[RunChanges, Usage], Awaitable[None]]
     publish: Publish
     write_log: Callable[[str | None, int, str, str, str], None]
 
 
 class StepExecution:
-    """Runs the attempts of one step until it succeeds or may not be tried again."""
+    """Runs the attempts of one step, or of one item of it, until it has ended for good."""
 
     def __init__(
         self,
@@ -93,118 +118,212 @@ class StepExecution:
         compiled: CompiledStep,
         agent: PinnedAgent,
         step: StepRecord,
-        attempt: int,
+        inputs: JsonObject,
     ) -> None:
-        """``step`` is running with its inputs; ``attempt`` counts from 1 over the run's life."""
+        """
+        Args:
+            tools: what the run's steps share.
+            compiled: the step's definition.
+            agent: what it calls.
+            step: its row as it was before; :attr:`step` is to be journalled before :meth:`run`.
+            inputs: checked; where they are large, the row holds a reference to them.
+        """
         self._tools = tools
         self._definition = compiled.definition
         self._secrets = compiled.secrets
         self._agent = agent
-        self._step = step
-        self._attempt = attempt
-        self._wall_ms = 0
-        self.invocation = self._start_invocation()
-
-    @property
-    def step(self) -> StepRecord:
-        return self._step
+        self._inputs = inputs
+        self._wall_ms = step.duration_ms or 0
+        self._tokens = 0
+        self._micros = 0
+        self._cache_key = self._make_cache_key() if compiled.definition.cache else None
+        self.step = replace(
+            step,
+            status=StepState.RUNNING,
+            agent_id=agent.record.id,
+            agent_name=agent.record.name,
+            agent_version=agent.record.version,
+            started_at=step.started_at or now_text(),
+        )
+        if self._cache_key is None:
+            self.step = self._next_attempt(self.step)
 
     async def run(self) -> StepEnd:
-        """Make attempts; the first invocation was journalled by the caller, with the step."""
+        """Make attempts until one succeeds or the step may not be tried again."""
+        if self._cache_key is not None:
+            cached = await self._tools.journal.cached_result(self._cache_key, now_text())
+            if cached is not None:
+                return self._reuse(cached)
+            self.step = self._next_attempt(self.step)
+            await self._tools.commit(RunChanges(steps=(self.step,)), NO_USAGE)
         while True:
             ended, outputs = await self._attempt_once()
-            self._wall_ms += ended.wall_ms or 0
+            usage = Usage(ended.wall_ms or 0, ended.tokens, ended.cost_micros)
+            self._wall_ms += usage.vm_time_ms
+            self.step = replace(
+                self.step,
+                api_tokens_used=self.step.api_tokens_used + usage.tokens,
+                cost_micros=self.step.cost_micros + usage.cost_micros,
+            )
             if ended.status == Outcome.OK:
-                return self._end(ended, StepState.SUCCEEDED, outputs)
+                return await self._succeed(ended, usage, outputs or {})
             pause = self._pause_before_retry(ended.error_code)
             if pause is None:
-                return self._end(ended, StepState.FAILED, None)
-            await self._prepare_retry(ended, pause)
+                return StepEnd(self._ended(ended, StepState.FAILED, None), ended, usage)
+            await self._prepare_retry(ended, usage, pause)
+
+    def _next_attempt(self, step: StepRecord) -> StepRecord:
+        """The row as the next attempt begins."""
+        isolation = effective_isolation(
+            self._agent, Isolation(self._tools.run.isolation), self._definition.isolation
+        )
+        return replace(
+            step,
+            attempt=step.attempt + 1,
+            attempt_started_at=now_text(),
+            invocation_id=new_id("inv"),
+            isolation=isolation,
+        )
 
     async def _attempt_once(self) -> tuple[InvocationRecord, JsonObject | None]:
-        tools, invocation = self._tools, self.invocation
-        listener = StepListener(self._step.step_id, self._attempt, tools.publish, tools.write_log)
+        """Make the attempt that stands on the row; its invocation as it ended, and the outputs."""
+        tools, started = self._tools, self._started()
         services = AgentServices(
-            tools.invoker.secrets(self._agent, tools.run.workflow_name), listener
+            tools.invoker.secrets(self._agent, tools.run.workflow_name),
+            StepListener(self._label, self.step.attempt, tools.publish, tools.write_log),
+            self._charge,
         )
-        call = Call(
-            inputs=self._step.inputs or {},
-            context=self._context(invocation.id),
-            files=tools.files,
-            isolation=Isolation(invocation.isolation),
-            timeout_seconds=self._definition.timeout_seconds,
+        self._tokens = self._micros = 0
+        wanted = self._definition.timeout_seconds or self._agent.definition.runtime.timeout_seconds
+        granted, used = wanted, 0.0
+        try:
+            if tools.ledger is not None:
+                granted = await tools.ledger.reserve(wanted)
+            try:
+                call = self._call(granted if tools.ledger else self._definition.timeout_seconds)
+                completed = await tools.invoker.invoke(self._agent, call, services)
+                used = completed.result.usage.wall_ms / 1000
+            finally:
+                if tools.ledger is not None:
+                    await tools.ledger.settle(granted, used)
+        except SwarmError as error:
+            return services.masked_record(self._with_use(failed_record(started, error))), None
+        if completed.result.traceback:
+            services.log("log", "error", completed.result.traceback)
+        ended = self._with_use(ended_record(started, completed))
+        if granted < wanted and ended.error_code == "timeout":
+            ended = replace(
+                ended,
+                error_code="budget",
+                error="the run's budget of sandbox time "
+                f"is used up: {granted:.3g} s were left for this attempt",
+            )
+        return ended, completed.result.outputs
+
+    def _call(self, timeout_seconds: float | None) -> Call:
+        return Call(
+            inputs=self._inputs,
+            context=self._context(),
+            files=self._tools.files,
+            isolation=Isolation(self.step.isolation or Isolation.SANDBOX),
+            timeout_seconds=timeout_seconds,
             network=self._definition.network,
             secrets=self._secrets,
+            priority=self._tools.run.priority,
         )
-        try:
-            completed = await tools.invoker.invoke(self._agent, call, services)
-        except SwarmError as error:
-            return services.masked_record(failed_record(invocation, error)), None
-        if completed.result.traceback:
-            listener.logged("log", "error", completed.result.traceback)
-        return ended_record(invocation, completed), completed.result.outputs
 
-    def _start_invocation(self) -> InvocationRecord:
-        run = self._tools.run
-        isolation = effective_isolation(
-            self._agent, Isolation(run.isolation), self._definition.isolation
+    def _started(self) -> InvocationRecord:
+        isolation = Isolation(self.step.isolation or Isolation.SANDBOX)
+        started = started_record(self._agent, self._context(), isolation)
+        return replace(
+            started, item_index=self.step.item_index, started_at=self.step.attempt_started_at
         )
-        return started_record(self._agent, self._context(new_id("inv")), isolation)
 
-    def _context(self, invocation_id: str) -> CallContext:
-        run, record = self._tools.run, self._agent.record
+    def _context(self) -> CallContext:
+        run, step, record = self._tools.run, self.step, self._agent.record
         return CallContext(
-            invocation_id=invocation_id,
-            idempotency_key=f"{run.id}:{self._step.step_id}",
+            invocation_id=step.invocation_id or "",
+            idempotency_key=idempotency_key(run.id, step),
             agent=record.name,
             agent_version=record.version,
-            attempt=self._attempt,
+            attempt=step.attempt,
             run_id=run.id,
-            step_id=self._step.step_id,
+            step_id=step.step_id,
         )
 
-    def _pause_before_retry(self, code: str | None) -> float | None:
-        retry = self._definition.retry
-        if retry is None or code in NEVER_RETRIED or (retry.on and code not in retry.on):
-            return None
-        failures = self._step.retry_count + 1
-        return None if failures >= retry.attempts else retry_delay(retry, failures)
+    @property
+    def _label(self) -> str:
+        return step_label(self.step)
 
-    async def _prepare_retry(self, ended: InvocationRecord, pause: float) -> None:
+    def _charge(self, tokens: int, cost_micros: int) -> None:
+        """Count what the agent says that it used; raises BudgetExceeded once that is too much."""
+        self._tokens += tokens
+        self._micros += cost_micros
+        if self._tools.ledger is not None:
+            self._tools.ledger.charge(tokens, cost_micros)
+            self._tools.ledger.check()
+
+    def _with_use(self, ended: InvocationRecord) -> InvocationRecord:
+        return replace(ended, tokens=self._tokens, cost_micros=self._micros)
+
+    def _pause_before_retry(self, code: str | None) -> float | None:
+        return retry_pause(self._definition.retry, self.step, code)
+
+    async def _prepare_retry(self, ended: InvocationRecord, usage: Usage, pause: float) -> None:
         """Journal the failed attempt, wait, and journal the next as running."""
         failed = replace(
-            self._step,
-            retry_count=self._step.retry_count + 1,
+            self.step,
+            retry_count=self.step.retry_count + 1,
             error=ended.error,
             error_code=ended.error_code,
         )
-        await self._tools.commit(RunChanges(steps=(failed,), invocations=(ended,)))
+        await self._tools.commit(RunChanges(steps=(failed,), invocations=(ended,)), usage)
+        kinds: tuple[EventKind, EventKind] = ("step.retrying", "step.started")
+        data: JsonObject = {}
+        if failed.item_index != NO_ITEM:
+            kinds, data = ("item.retrying", "item.started"), {"index": failed.item_index}
         self._tools.publish(
-            "step.retrying",
-            self._step.step_id,
+            kinds[0],
+            failed.step_id,
             {
-                "attempt": self._attempt,
+                **data,
+                "attempt": failed.attempt,
                 "error": ended.error,
                 "error_code": ended.error_code,
                 "delay_seconds": pause,
             },
         )
         await asyncio.sleep(pause)
-        self._attempt += 1
-        self._step = replace(failed, error=None, error_code=None)
-        self.invocation = self._start_invocation()
-        await self._tools.commit(RunChanges(steps=(self._step,), invocations=(self.invocation,)))
+        self.step = self._next_attempt(replace(failed, error=None, error_code=None))
+        await self._tools.commit(RunChanges(steps=(self.step,)), NO_USAGE)
         self._tools.publish(
-            "step.started",
-            self._step.step_id,
-            {"attempt": self._attempt, "agent": self._agent.reference},
+            kinds[1],
+            failed.step_id,
+            {**data, "attempt": self.step.attempt, "agent": self._agent.reference},
         )
 
-    def _end(
+    async def _succeed(self, ended: InvocationRecord, usage: Usage, outputs: JsonObject) -> StepEnd:
+        try:
+            stored = await self._tools.values.stored(outputs)
+        except SwarmError as error:
+            failed = replace(ended, status="error", error=str(error), error_code=error.code)
+            return StepEnd(self._ended(failed, StepState.FAILED, None), failed, usage)
+        step = self._ended(ended, StepState.SUCCEEDED, stored)
+        cache, key = self._definition.cache, self._cache_key
+        if cache is None or key is None:
+            return StepEnd(step, ended, usage)
+        expires_at = to_text(now() + timedelta(seconds=cache.ttl_seconds))
+        run = self._tools.run
+        cached = CachedResult(
+            key, stored, run.id, step.step_id, now_text(), expires_at, run.project_id
+        )
+        return StepEnd(step, ended, usage, cached)
+
+    def _ended(
         self, ended: InvocationRecord, state: StepState, outputs: JsonObject | None
-    ) -> StepEnd:
-        step = replace(
-            self._step,
+    ) -> StepRecord:
+        return replace(
+            self.step,
             status=state,
             outputs=outputs,
             vm_id=ended.sandbox_id,
@@ -214,7 +333,74 @@ class StepExecution:
             error=ended.error,
             error_code=ended.error_code,
         )
-        return StepEnd(step, ended, self._wall_ms)
+
+    def _reuse(self, cached: CachedResult) -> StepEnd:
+        step = replace(
+            self.step,
+            status=StepState.SUCCEEDED,
+            outputs=cached.outputs,
+            reused_from=cached.run_id,
+            completed_at=now_text(),
+            duration_ms=0,
+        )
+        return StepEnd(step)
+
+    def _make_cache_key(self) -> str:
+        """The digest of all that the result may depend on.
+
+        Secrets are in it by name, files by digest; local directories by reference, which is new for
+        each run. The key reveals nothing: it is a digest of what the journal holds too.
+        """
+        record = self._agent.record
+        parts = {
+            "project": record.project_id,
+            "package": record.digest,
+            "environment": record.environment_digest,
+            "inputs": self._inputs,
+            "network": list(self._definition.network or ()),
+        }
+        return hashlib.sha256(dump_bytes(parts)).hexdigest()
+
+
+def idempotency_key(run_id: str, step: StepRecord) -> str:
+    """What stays the same for all attempts of a step, or of one item of it."""
+    key = f"{run_id}:{step.step_id}"
+    return key if step.item_index == NO_ITEM else f"{key}:{step.item_index}"
+
+
+def step_label(step: StepRecord) -> str:
+    """How logs call a step, or an item of it: ``resize`` or ``resize[3]``."""
+    return step.step_id if step.item_index == NO_ITEM else f"{step.step_id}[{step.item_index}]"
+
+
+def interrupted_record(run: RunRecord, step: StepRecord, digest: str) -> InvocationRecord:
+    """The invocation that a host which died had under way, closed."""
+    return InvocationRecord(
+        id=step.invocation_id or new_id("inv"),
+        agent_id=step.agent_id or "",
+        agent_name=step.agent_name or "",
+        agent_version=step.agent_version or "",
+        digest=digest,
+        status="interrupted",
+        run_id=run.id,
+        step_id=step.step_id,
+        item_index=step.item_index,
+        attempt=step.attempt,
+        isolation=step.isolation or run.isolation,
+        started_at=step.attempt_started_at,
+        completed_at=now_text(),
+        error="the process that drove the run died",
+        error_code="interrupted",
+        project_id=run.project_id,
+    )
+
+
+def retry_pause(retry: RetryDefinition | None, step: StepRecord, code: str | None) -> float | None:
+    """Seconds until the next attempt of a step that failed with ``code``; None if there is none."""
+    if retry is None or code in NEVER_RETRIED or (retry.on and code not in retry.on):
+        return None
+    failures = step.retry_count + 1
+    return None if failures >= retry.attempts else retry_delay(retry, failures)
 
 
 def retry_delay(

@@ -113,6 +113,27 @@ class Settings(BaseModel):
     max_instance_mb: int = Field(
         64, ge=1, description="Size of a file that `swarm workflow import` reads, in MiB."
     )
+    max_items: int = Field(10_000, ge=1, description="Items that one `for_each` may run over.")
+    for_each_parallel: int = Field(
+        32,
+        ge=1,
+        description="Items of a `for_each` that run at once, where the step does not say.",
+    )
+    max_call_depth: int = Field(
+        8, ge=1, description="How deep workflows may call workflows; the first is not counted."
+    )
+    max_result_mb: int = Field(
+        64,
+        ge=1,
+        description="Size of the outputs of all items of one `for_each`, in MiB; beyond that the "
+        "step fails.",
+    )
+    inline_value_bytes: int = Field(
+        64 * KIB,
+        ge=1 * KIB,
+        description="Largest JSON value that the journal holds itself, in bytes; larger ones are "
+        "kept as artifacts and passed by reference.",
+    )
     expression_fuel: int = Field(
         100_000, ge=100, description="Instructions that one expression may take (MiniJinja fuel)."
     )

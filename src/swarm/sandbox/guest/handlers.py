@@ -115,6 +115,11 @@ class Context:
         """A granted secret's value; raises Refused when it is not granted or not set."""
         return str(self._transport.request("secret", {"name": name}))
 
+    def usage(self, *, tokens: int = 0, usd: float = 0.0) -> None:
+        """Add to what this invocation has used of models, in tokens and US dollars; raises Refused
+        once the run's budget is used up."""
+        self._transport.request("usage", {"tokens": tokens, "usd": usd})
+
     def outputs(self, values: dict[str, Any] | None = None, **more: Any) -> Outputs:
         """What a generator yields last to give its output."""
         return Outputs({**(values or {}), **more})

@@ -172,6 +172,7 @@ function makeContext(facts, wire) {
       wire.notify("progress", { fraction: bounded, message: String(message).toWellFormed() });
     },
     secret: (name) => wire.request("secret", { name }),
+    usage: ({ tokens = 0, usd = 0 }) => wire.request("usage", { tokens, usd }),
     emit: (value) => wire.notify("event", { value: value ?? null }),
     outputs: (values) => new Outputs(values),
     files: { folder: outputsFolder, output: fileOutput },

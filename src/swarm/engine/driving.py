@@ -1,0 +1,334 @@
+"""The runs that this process drives: takes them up, drives them, and hears how they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any
+
+from swarm.engine.budget import Ledger
+from swarm.engine.calling import Caller
+from swarm.engine.compiled import CompiledStep
+from swarm.engine.creation import RunCreator
+from swarm.engine.driver import DriverTools, RunDriver
+from swarm.engine.files import FileAccess
+from swarm.engine.hub import EventHub
+from swarm.engine.invocations import Invoker
+from swarm.engine.logs import RunLog
+from swarm.engine.pins import Pins
+from swarm.engine.places import Places
+from swarm.engine.values import Values
+from swarm.kernel.clock import from_text, now, now_text
+from swarm.kernel.errors import NotFoundError
+from swarm.kernel.home import Home
+from swarm.kernel.json import JsonObject
+from swarm.kernel.settings import Settings
+from swarm.store.ports import ArtifactStore, Store
+from swarm.store.records import NewRun, RunChanges, RunRecord, RunState, StepRecord, Usage
+
+LONGEST_SLEEP_SECONDS = 3_600.0
+"""The alarm looks at the clock again at least so often, as the clock may be set meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What driving asks of the rest of the process about other processes."""
+
+    join: Callable[[], Awaitable[str]]
+    """Become a host; gives its id."""
+    is_alive: Callable[[str], Awaitable[bool]]
+    wake: Callable[[str], Awaitable[None]]
+    """Have a run go on, wherever it is or should be driven."""
+    cancel: Callable[[str], Awaitable[object]]
+    """Cancel a run, wherever it is driven, and wait for its end."""
+    freed: Callable[[str, str], Awaitable[None]]
+    """Tell others that a run with this concurrency key (of this project) has ended."""
+
+
+class Driving(Caller):
+    """The drivers of this process."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        artifacts: ArtifactStore,
+        pins: Pins,
+        creator: RunCreator,
+        invoker: Invoker,
+        values: Values,
+        hub: EventHub,
+        home: Home,
+        settings: Settings,
+        neighbours: Neighbours,
+        changed: Callable[[], None],
+    ) -> None:
+        """``changed`` is called whenever a run is no longer driven here."""
+        self._store = store
+        self._artifacts = artifacts
+        self._pins = pins
+        self._creator = creator
+        self._invoker = invoker
+        self._values = values
+        self._hub = hub
+        self._home = home
+        self._settings = settings
+        self._neighbours = neighbours
+        self._changed = changed
+        self._drivers: dict[str, RunDriver] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._failures: dict[str, BaseException] = {}
+        self._cancelling: set[str] = set()
+        self._queued: set[str] = set()
+        self._ledgers: dict[str, Ledger] = {}
+        self._background: set[asyncio.Task[object]] = set()
+        self._adopting = 0
+        self._is_ending = False
+        self._places = Places(settings.max_concurrent_runs)
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at: str | None = None
+
+    # -- what is driven here ---------------------------------------------------------------------
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Ids of the runs that this process drives."""
+        return frozenset(self._tasks)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether this process drives a run, or has promised to."""
+        return bool(self._tasks or self._queued or self._adopting or self._alarm_at)
+
+    def drives(self, run_id: str) -> bool:
+        return run_id in self._tasks
+
+    def is_queued(self, run_id: str) -> bool:
+        """Whether the run waits here for others with its concurrency key to end."""
+        return run_id in self._queued
+
+    def failure(self, run_id: str) -> BaseException | None:
+        """Why a run is not driven here any more although it has not ended."""
+        return self._failures.get(run_id)
+
+    def end(self) -> bool:
+        """Take up nothing any more, unless something is driven here; whether that is so."""
+        self._is_ending = not self.is_busy
+        return self._is_ending
+
+    async def stop(self) -> None:
+        """Stop driving: runs that have not ended stay as they are, to be resumed."""
+        self._is_ending = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+        tasks = [*self._tasks.values(), *self._background]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def idle(self) -> None:
+        """Wait until this process drives nothing."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+
+    # -- taking up -------------------------------------------------------------------------------
+
+    async def adopt(self, run_id: str, *, forget_cancel: bool = False) -> bool:
+        """Claim a run that nobody alive owns, and drive it in this process.
+
+        Args:
+            run_id: the run.
+            forget_cancel: carry it on even if its cancellation was asked for.
+
+        Returns False if somebody else has it, it has ended, or this process is about to end. A run
+        that must wait for others with its concurrency key is queued here.
+        """
+        if self._is_ending:
+            return False
+        self._adopting += 1
+        try:
+            run = await self._store.get_run(run_id)
+            if run is None or run.status.is_final or await self._is_owned(run):
+                return False
+            host_id = await self._neighbours.join()
+            claimed = await self._store.claim_run(run_id, host_id, run.owner)
+            if claimed is None:
+                return await self._queue(run_id)
+            if forget_cancel and claimed.cancel_requested:
+                changes = RunChanges(run={"cancel_requested": False})
+                await self._store.commit(claimed.id, claimed.epoch, changes)
+                claimed = replace(claimed, cancel_requested=False)
+            self.take(claimed)
+            return True
+        finally:
+            self._adopting -= 1
+
+    async def _queue(self, run_id: str) -> bool:
+        run = await self._store.get_run(run_id)
+        if run is None or run.status is not RunState.PENDING or run.owner is not None:
+            self._queued.discard(run_id)
+            return False
+        if run.concurrency_key is None:
+            return False
+        self._queued.add(run_id)
+        return True
+
+    async def _is_owned(self, run: RunRecord) -> bool:
+        return run.owner is not None and await self._neighbours.is_alive(run.owner)
+
+    def take(self, run: RunRecord) -> None:
+        """Drive a run that was claimed for this process."""
+        self._failures.pop(run.id, None)
+        self._queued.discard(run.id)
+        task = asyncio.create_task(self._drive(run), name=f"drive {run.id}")
+        self._tasks[run.id] = task
+        task.add_done_callback(lambda done: self._driven(run, done))
+
+    async def _drive(self, run: RunRecord) -> None:
+        if run.parent_run_id in self._tasks:
+            # It has its caller's place: waiting for another one, both could wait for ever.
+            await self._drive_in_place(run)
+        else:
+            async with self._places.taken(run.priority):
+                await self._drive_in_place(run)
+
+    async def _drive_in_place(self, run: RunRecord) -> None:
+        workflow = await self._pins.workflow(run.workflow_id)
+        wanted = {reference: run.agents[reference] for reference in workflow.agents}
+        tools = DriverTools(
+            journal=self._store,
+            invoker=self._invoker,
+            files=FileAccess(self._artifacts, self._home.cache, run.mounts),
+            values=self._values,
+            ledger=await self._ledger(run),
+            caller=self,
+            log=RunLog(self._home.run_logs, run.id),
+            publish=self._hub.publish,
+            settings=self._settings,
+        )
+        driver = RunDriver(run, workflow, await self._pins.agents(wanted), tools)
+        self._drivers[run.id] = driver
+        if run.id in self._cancelling:
+            driver.cancel()
+        await driver.drive()
+
+    async def _ledger(self, run: RunRecord) -> Ledger | None:
+        """The budget that the run shares with its callers and all that they call."""
+        root_id = run.root_run_id or run.id
+        if root_id in self._ledgers:
+            return self._ledgers[root_id]
+        root = run if root_id == run.id else await self.get(root_id)
+        budget = (await self._pins.workflow(root.workflow_id)).definition.budget
+        if budget is None:
+            return None
+        used = Usage(root.tree_vm_time_ms, root.tree_api_tokens, root.tree_cost_micros)
+        return self._ledgers.setdefault(root_id, Ledger(budget, used))
+
+    # -- what drivers hear -----------------------------------------------------------------------
+
+    def cancel_here(self, run_id: str) -> None:
+        if run_id not in self._tasks:
+            return
+        self._cancelling.add(run_id)  # for a driver that is still waiting for its place
+        driver = self._drivers.get(run_id)
+        if driver is not None:
+            driver.cancel()
+
+    def look_here(self, run_id: str) -> bool:
+        """Have a run that is driven here look at what its steps wait for."""
+        driver = self._drivers.get(run_id)
+        if driver is not None:
+            driver.look()
+        return run_id in self._tasks
+
+    def _driven(self, run: RunRecord, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(run.id, None)
+        self._drivers.pop(run.id, None)
+        self._cancelling.discard(run.id)
+        if run.parent_run_id is None:
+            self._ledgers.pop(run.id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failures[run.id] = error
+        self._hub.close_run(run.id)
+        if not task.cancelled():
+            self._spawn(self._follow_up(run))
+        self._changed()
+
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _follow_up(self, run: RunRecord) -> None:
+        """Tell who waits for the run that it has ended, or only waits."""
+        latest = await self._store.get_run(run.id)
+        if run.parent_run_id is not None:
+            await self._tell_caller(run, is_final=latest is None or latest.status.is_final)
+        if latest is None or not latest.status.is_final:
+            await self.set_alarm()
+        elif run.concurrency_key is not None:
+            await self.freed(run.concurrency_key, run.project_id)
+            await self._neighbours.freed(run.concurrency_key, run.project_id)
+        self._changed()
+
+    async def _tell_caller(self, run: RunRecord, *, is_final: bool) -> None:
+        parent_id = run.parent_run_id or ""
+        driver = self._drivers.get(parent_id)
+        if driver is not None:
+            driver.called_run_changed((run.parent_step_id or "", run.parent_item_index or 0))
+        elif is_final:
+            await self._neighbours.wake(parent_id)
+
+    async def freed(self, concurrency_key: str, project_id: str) -> None:
+        """A run with this key has ended: take up as many of those that wait for it as may go on."""
+        for run in await self._store.queued_runs(concurrency_key, project_id):
+            if run.id in self._queued and not await self.adopt(run.id):
+                self._hub.close_run(run.id)  # somebody else has it: its followers look there
+            if run.id in self._queued:
+                return
+
+    # -- the alarm -------------------------------------------------------------------------------
+
+    async def set_alarm(self) -> None:
+        """Wake up when the next waiting run that nobody drives is due."""
+        wake_at = await self._store.next_wake()
+        if wake_at == self._alarm_at:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm, self._alarm_at = None, wake_at
+        if wake_at is not None:
+            seconds = max(0.0, (from_text(wake_at) - now()).total_seconds())
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(
+                min(seconds, LONGEST_SLEEP_SECONDS), lambda: self._spawn(self._ring())
+            )
+        self._changed()
+
+    async def _ring(self) -> None:
+        self._alarm = self._alarm_at = None
+        for run_id in await self._store.due_runs(now_text()):
+            await self.adopt(run_id)
+        await self.set_alarm()
+
+    # -- called runs -----------------------------------------------------------------------------
+
+    async def new_run(
+        self, caller: RunRecord, step: StepRecord, compiled: CompiledStep, inputs: JsonObject
+    ) -> NewRun:
+        return await self._creator.called_run(caller, step, compiled, inputs)
+
+    async def start(self, run_id: str) -> None:
+        if run_id not in self._tasks and not await self.adopt(run_id):
+            run = await self.get(run_id)
+            await self._tell_caller(run, is_final=run.status.is_final)
+
+    async def get(self, run_id: str) -> RunRecord:
+        run = await self._store.get_run(run_id)
+        if run is None:
+            raise NotFoundError(f"the run {run_id} is gone")
+        return run
+
+    async def cancel(self, run_id: str) -> None:
+        await self._neighbours.cancel(run_id)
