@@ -158,7 +158,9 @@ class RunJournal(Protocol):
 
     async def ready_runs(self, moment: str, limit: int = 1000) -> list[str]:
         """Ids of waiting runs without an owner that can go on: those that are due, and those with
-        an answer or an event that came when nobody could be told."""
+        an answer, an event or a cancellation that came when nobody could be told. An event counts
+        once for a run: one whose id stands in ``wait_details["event_id"]`` of another of its steps
+        was taken."""
         ...
 
     async def next_wake(self) -> str | None:

@@ -11,11 +11,16 @@ from swarm.store.sqlite.rows import JSON, RUNS, STEPS, Row, Rows
 
 ANSWERS = Rows("answers", AnswerRecord, {"data": JSON})
 _GIVE_UP = "UPDATE workflow_runs SET owner = NULL WHERE id = ?"
+_NOT_TAKEN = (
+    "NOT EXISTS (SELECT 1 FROM step_executions AS had WHERE had.run_id = run.id "
+    "AND had.wait_kind = 'event' AND json_extract(had.wait_details, '$.event_id') = event.id)"
+)
+"""Of an event: that no step of the run has had it."""
 _EVENT = (
     "EXISTS (SELECT 1 FROM step_executions AS step INDEXED BY idx_steps_waiting_run "
     "JOIN events AS event ON event.project_id = step.project_id AND event.name = step.wait_name "
     "WHERE step.run_id = run.id AND step.status = 'waiting' AND step.wait_kind = 'event' "
-    "AND event.received_at > run.created_at AND"
+    f"AND event.received_at > run.created_at AND {_NOT_TAKEN} AND"
 )
 NEWS = (
     "SELECT run.cancel_requested OR EXISTS (SELECT 1 FROM answers AS answer "
@@ -35,7 +40,7 @@ _WAITING_FOR_EVENT = (
     "JOIN workflow_runs AS run ON run.id = step.run_id WHERE step.status = 'waiting' "
     "AND step.wait_kind = 'event' AND EXISTS (SELECT 1 FROM events AS event "
     "WHERE event.project_id = step.project_id AND event.name = step.wait_name "
-    "AND event.received_at > run.created_at AND"
+    f"AND event.received_at > run.created_at AND {_NOT_TAKEN} AND"
 )
 ANSWERED = (
     "SELECT id FROM workflow_runs WHERE id IN ("
@@ -44,6 +49,8 @@ ANSWERED = (
     "AND answer.item_index = step.item_index WHERE step.status = 'waiting' "
     f"UNION ALL {_WAITING_FOR_EVENT} step.wait_key IS NULL) "
     f"UNION ALL {_WAITING_FOR_EVENT} event.key = step.wait_key)"
+    " UNION ALL SELECT id FROM workflow_runs INDEXED BY idx_runs_status "
+    "WHERE status = 'waiting' AND cancel_requested = 1"
     ") AND +status = 'waiting' AND owner IS NULL ORDER BY id LIMIT ?"
 )
 """Reads the steps that wait, of all runs; there are far fewer of those than of any others."""
