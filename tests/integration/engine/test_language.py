@@ -265,7 +265,7 @@ async def test_cancelling_a_run_cancels_what_it_calls(
 
 
 async def appears(path: Path) -> None:
-    while not path.exists():
+    while not path.exists():  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,11 @@ async def becomes(swarm: Swarm, run_id: str, state: RunState) -> RunRecord:
         run = await swarm.runs.get(run_id)
         if run.status is state and (state is not RunState.WAITING or run.owner is None):
             return run
+        await asyncio.sleep(0.005)
+
+
+async def appears(path: Path) -> None:
+    while not path.exists():  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 
 
@@ -262,8 +268,7 @@ async def test_runs_with_one_key_take_turns_by_priority(swarm: Swarm, tmp_path: 
         return run
 
     first = await begin("ann", "first")
-    while not (tmp_path / "began-first").exists():
-        await asyncio.sleep(0.005)
+    await appears(tmp_path / "began-first")
     later = await begin("ann", "later")
     urgent = await begin("ann", "urgent", priority=5)
     other = await begin("bob", "other")
@@ -278,7 +283,7 @@ async def test_runs_with_one_key_take_turns_by_priority(swarm: Swarm, tmp_path: 
     begun = sorted(ended, key=lambda run: run.started_at or "")
     assert [run.inputs["name"] for run in begun] == ["first", "urgent", "later"]
     times = [(run.started_at or "", run.completed_at or "") for run in begun]
-    assert all(end <= start for (_, end), (start, _) in zip(times, times[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in pairwise(times))
 
 
 async def test_a_queued_run_can_be_cancelled(swarm: Swarm, tmp_path: Path) -> None:
