@@ -30,6 +30,9 @@ _EXPECTED = {
     "none_required": "null",
 }
 
+_NOT_THIS_BRANCH = frozenset([*_EXPECTED, "literal_error"])
+"""What pydantic says of each branch of a union that a value does not belong to."""
+
 _SYNONYMS = {
     "args": "inputs",
     "condition": "when",
@@ -37,7 +40,12 @@ _SYNONYMS = {
     "depends_on": "needs",
     "env": "environment",
     "handler": "entry",
+    "foreach": "for_each",
     "if": "when",
+    "loop": "for_each",
+    "parallel": "max_parallel",
+    "timeout_s": "timeout_seconds",
+    "catch": "on_error",
     "input": "inputs",
     "main": "entry",
     "memory": "memory_mb",
@@ -71,10 +79,15 @@ def structure_problems(
         error: what pydantic found.
     """
     grouped: dict[tuple[Location, bool], list[ErrorDetails]] = {}
-    for detail in error.errors(include_url=False):
-        location = _real_location(document, detail)
+    located = [
+        (_real_location(document, detail), detail) for detail in error.errors(include_url=False)
+    ]
+    around = {location[:end] for location, _ in located for end in range(len(location))}
+    for location, detail in located:
         if detail["type"] == "too_short" and _at(document, location):
             continue  # its entries are faulty and are told of by themselves
+        if detail["type"] in _NOT_THIS_BRANCH and location in around:
+            continue  # it could be something else, but what it is has faults inside
         grouped.setdefault((location, detail["type"] == "missing"), []).append(detail)
     problems = []
     for (location, _), details in grouped.items():
@@ -95,17 +108,18 @@ def _real_location(document: JsonValue, detail: ErrorDetails) -> Location:
     """The place in the document; pydantic also names branches of unions and keys of mappings."""
     location: list[str | int] = []
     value = document
-    for part in detail["loc"]:
+    parts = detail["loc"]
+    if detail["type"] == "missing":
+        parts, missing = parts[:-1], parts[-1:]
+    else:
+        missing = ()
+    for part in parts:
         in_mapping = isinstance(value, dict) and part in value
         in_list = isinstance(value, list) and isinstance(part, int) and part < len(value)
         if in_mapping or in_list:
             value = value[part]
-        else:
-            if detail["type"] == "missing":
-                location.append(part)
-            break
-        location.append(part)
-    return tuple(location)
+            location.append(part)
+    return (*location, *missing)
 
 
 def _explain(
@@ -136,6 +150,9 @@ def _explain(
     expected = list(
         dict.fromkeys(_EXPECTED[each["type"]] for each in details if each["type"] in _EXPECTED)
     )
+    literal = next((each for each in details if each["type"] == "literal_error"), None)
+    if literal is not None and isinstance(value, str):
+        return _explain_limit(name, value, literal)
     if expected:
         what = name or "the file"
         message = f"{what} must be {' or '.join(expected)}, got {describe(value)}"

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from swarm.definitions.agent import AgentDefinition
-from swarm.definitions.fields import NAME_PATTERN, VERSION_PATTERN, FieldDefinition
+from swarm.definitions.fields import FieldDefinition
+from swarm.definitions.labels import (
+    MAX_LABEL_VALUE,
+    MAX_LABELS,
+    label_name_fault,
+    label_value_fault,
+)
 from swarm.definitions.source import Location, Source
+from swarm.definitions.step_rules import action_problems, step_problems
 from swarm.definitions.values import check_value, describe, schema_fault
 from swarm.definitions.workflow import WorkflowDefinition
-from swarm.kernel.errors import Problem
+from swarm.kernel.errors import Problem, nearest_names
 
 _WORDS = "and or not in is if else true false none null True False None loop self"
 RESERVED_WORDS = frozenset(_WORDS.split())
 """Words of the expression language, which cannot name anything in it."""
 
-_AGENT_REFERENCE = re.compile(rf"{NAME_PATTERN[1:-1]}(@{VERSION_PATTERN[1:-1]})?")
+SEARCHABLE = ("string", "integer", "number", "boolean")
+"""Types of inputs by whose values runs can be found."""
 
 
 def agent_problems(agent: AgentDefinition, source: Source) -> list[Problem]:
@@ -32,9 +39,13 @@ def workflow_problems(workflow: WorkflowDefinition, source: Source) -> list[Prob
     """The problems of a workflow whose structure is right, other than of its expressions."""
     return [
         *field_problems(workflow.inputs, ("inputs",), source),
-        *_reserved(workflow.output_values, "outputs", source),
+        *_output_problems(workflow, source),
         *_reserved(workflow.variables, "variables", source),
+        *_search_problems(workflow, source),
+        *_label_problems(workflow, source),
+        *_limit_problems(workflow, source),
         *_step_problems(workflow, source),
+        *action_problems(workflow, source),
     ]
 
 
@@ -45,7 +56,7 @@ def field_problems(
     seen: dict[str, int] = {}
     for index, field in enumerate(fields):
         at = (*location, index)
-        kind = str(location[-1]).removesuffix("s")
+        kind = "field" if location[-1] == "form" else str(location[-1]).removesuffix("s")
         if field.name in seen:
             line, _ = source.position((*location, seen[field.name]))
             message = f"the {kind} `{field.name}` is declared twice (first on line {line})"
@@ -110,23 +121,77 @@ def _runtime_problems(agent: AgentDefinition, source: Source) -> Iterator[Proble
         )
 
 
+def _output_problems(workflow: WorkflowDefinition, source: Source) -> Iterator[Problem]:
+    if isinstance(workflow.outputs, dict):
+        yield from _reserved(workflow.outputs, "outputs", source)
+    else:
+        yield from field_problems(workflow.outputs, ("outputs",), source)
+
+
 def _step_problems(workflow: WorkflowDefinition, source: Source) -> Iterator[Problem]:
-    seen: dict[str, int] = {}
-    for index, step in enumerate(workflow.steps):
-        at = ("steps", index, "id")
+    seen: dict[str, Location] = {}
+    for placed in workflow.placed_steps():
+        step, at = placed.step, (*placed.location, "id")
         if step.id in seen:
-            line, _ = source.position(("steps", seen[step.id]))
+            line, _ = source.position(seen[step.id])
             message = f"the step id `{step.id}` is used twice (first on line {line})"
             yield source.problem(at, message, "rename one of them")
-        seen.setdefault(step.id, index)
+        seen.setdefault(step.id, placed.location)
         if step.id in RESERVED_WORDS:
             yield _reserved_problem(step.id, at, source)
-        if step.agent is not None and _AGENT_REFERENCE.fullmatch(step.agent) is None:
-            yield source.problem(
-                ("steps", index, "agent"),
-                f"`{step.agent}` does not name an agent",
-                "write name (the highest version) or name@1.0.0",
+        yield from step_problems(placed, source)
+        if step.wait is not None and step.wait.approval is not None:
+            form = (*placed.location, "wait", "approval", "form")
+            yield from field_problems(step.wait.approval.form, form, source)
+
+
+def _search_problems(workflow: WorkflowDefinition, source: Source) -> Iterator[Problem]:
+    fields = {field.name: field for field in workflow.inputs}
+    for index, name in enumerate(workflow.search):
+        at = ("search", index)
+        if name in workflow.search[:index]:
+            yield source.problem(at, f"`{name}` stands twice in `search`", "remove one of them")
+        elif name not in fields:
+            nearest = nearest_names(name, fields)
+            remedy = (
+                f"did you mean {' or '.join(nearest)}?"
+                if nearest
+                else f"its inputs: {', '.join(fields) or 'none'}"
             )
+            yield source.problem(at, f"the workflow has no input `{name}` to search by", remedy)
+        elif fields[name].type not in SEARCHABLE:
+            yield source.problem(
+                at,
+                f"runs cannot be found by `{name}`, which is of type {fields[name].type}",
+                f"use inputs of type {', '.join(SEARCHABLE)}",
+            )
+
+
+def _label_problems(workflow: WorkflowDefinition, source: Source) -> Iterator[Problem]:
+    if len(workflow.labels) > MAX_LABELS:
+        message = f"there are {len(workflow.labels)} labels; a run may have {MAX_LABELS}"
+        yield source.problem(("labels",), message, "remove some")
+    for name, value in workflow.labels.items():
+        fault = label_name_fault(name)
+        if fault is None and "${" not in value:
+            fault = label_value_fault(name, value)
+        if fault is not None:
+            yield source.problem(("labels", name), *fault)
+
+
+def _limit_problems(workflow: WorkflowDefinition, source: Source) -> Iterator[Problem]:
+    budget = workflow.budget
+    if budget is not None and (budget.usd, budget.tokens, budget.vm_seconds) == (None, None, None):
+        yield source.problem(
+            ("budget",), "the budget limits nothing", "add `usd`, `tokens` or `vm_seconds`"
+        )
+    key = workflow.concurrency.key if workflow.concurrency is not None else ""
+    if "${" not in key and len(key) > MAX_LABEL_VALUE:
+        yield source.problem(
+            ("concurrency", "key"),
+            f"the key has {len(key)} characters; at most {MAX_LABEL_VALUE} are kept",
+            "shorten it",
+        )
 
 
 def _reserved(names: Mapping[str, object], key: str, source: Source) -> Iterator[Problem]:

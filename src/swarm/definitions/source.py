@@ -18,6 +18,8 @@ from swarm.kernel.errors import DefinitionError, Problem
 from swarm.kernel.json import JsonValue
 
 MAX_SOURCE_BYTES = 1024 * 1024
+MAX_VALUES = 1_000_000
+"""Values in a document: each takes half a KiB of memory, however short its text."""
 MAX_DEPTH = 50
 MAX_PROBLEMS = 100
 
@@ -116,6 +118,9 @@ class _Reader:
     def _take(self, event: yaml.Event) -> bool:
         """Handle one event; False ends the reading."""
         if len(self.problems) >= MAX_PROBLEMS:
+            return False
+        if len(self.positions) > MAX_VALUES:
+            self._refuse(event, f"more than {MAX_VALUES} values", "move data out of it")
             return False
         if isinstance(event, yaml.DocumentStartEvent):
             return self._start_document(event)

@@ -46,7 +46,9 @@ class ApprovalDefinition(Definition):
 class EventWaitDefinition(Definition):
     """An event to wait for; one that came after the run was created counts too."""
 
-    name: str = Field(min_length=1, max_length=200, description="The event's name.")
+    name: str = Field(
+        min_length=1, max_length=200, description="The event's name, without expressions."
+    )
     key: str | None = Field(
         None, description="Only events with this key, such as an order's number; may be `${...}`."
     )
@@ -117,8 +119,8 @@ class StepDefinition(Definition):
     for_each: str | tuple[JsonValue, ...] | None = Field(
         None,
         description="An array, or `${...}` that gives one: the step runs once for each item, which "
-        "its inputs see as `item`, with `index`. Its outputs are an array in the order of the "
-        "items.",
+        "its inputs (or its `wait`) see as `item`, with `index`. Its outputs are an array in the "
+        "order of the items.",
     )
     max_parallel: int | None = Field(
         None, ge=1, le=1_000, description="Items of `for_each` that run at once."
@@ -167,6 +169,9 @@ class StepDefinition(Definition):
         return f"wait: {kind}"
 
 
+ErrorHandlerDefinition.model_rebuild()  # it names steps, which name it
+
+
 class NotifyDefinition(Definition):
     """A message to send when a run ends."""
 
@@ -188,7 +193,9 @@ class ConcurrencyDefinition(Definition):
     """How many runs with the same key may go on at once; further ones wait as `pending`."""
 
     key: str = Field(
-        "", description="What they share; may be `${...}` of inputs, config and trigger."
+        "",
+        description="What they share, as one value; may be `${...}` of inputs, config, variables "
+        "and trigger. All runs of the workflow when empty.",
     )
     limit: int = Field(1, ge=1, le=10_000, description="Runs at once.")
 
@@ -259,7 +266,9 @@ class WorkflowDefinition(Definition):
         (), max_length=16, description="Inputs by whose values runs can be found."
     )
     labels: dict[str, str] = Field(
-        default_factory=dict, description="Labels of every run, to find runs by."
+        default_factory=dict,
+        description="Labels of every run, to find runs by; values may be `${...}` of inputs, "
+        "config, variables and trigger.",
     )
     tags: tuple[str, ...] = Field((), description="Words to find it by.")
 

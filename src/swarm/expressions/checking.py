@@ -1,23 +1,30 @@
-"""Checks a workflow as a whole: its expressions, its DAG, and how its steps fit their agents."""
+"""Checks a workflow as a whole: its expressions, its DAG, and how its steps fit what they call."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from swarm.definitions.agent import AgentDefinition
-from swarm.definitions.fields import FieldDefinition
+from swarm.definitions.faults import shown_location
 from swarm.definitions.rules import workflow_problems
-from swarm.definitions.source import Location, Source
-from swarm.definitions.values import check_value, is_required
-from swarm.definitions.workflow import StepDefinition, WorkflowDefinition
+from swarm.definitions.source import MAX_PROBLEMS, Location, Source
+from swarm.definitions.workflow import ACTION_LISTS, PlacedStep, StepDefinition, WorkflowDefinition
 from swarm.expressions.cycles import find_cycles, shown_cycle
+from swarm.expressions.dependencies import named
+from swarm.expressions.fitting import (
+    Called,
+    called_agent,
+    called_workflow,
+    input_findings,
+    misfit,
+)
 from swarm.expressions.names import BEFORE_STEPS, WITH_STEPS, Names, Place
-from swarm.expressions.template import Template, compile_condition, compile_template
-from swarm.kernel.errors import ExpressionError, Problem, nearest_names
+from swarm.expressions.parts import SCALARS, Part, step_parts
+from swarm.expressions.reach import StepFacts, unreachable_steps
+from swarm.expressions.shapes import UNKNOWN, Shape, value_shape
+from swarm.expressions.template import Template, compile_template, evaluate_condition
+from swarm.kernel.errors import ExpressionError, Problem
 from swarm.kernel.json import JsonValue
-
-_WITH_SECRETS = WITH_STEPS | {"secrets"}
-_WITH_ERROR = WITH_STEPS | {"error"}
 
 
 def check_workflow(
@@ -25,8 +32,11 @@ def check_workflow(
     source: Source | None,
     file: str,
     agents: Mapping[str, AgentDefinition] | None,
+    workflows: Mapping[str, WorkflowDefinition] | None = None,
 ) -> list[Problem]:
     """Every problem of a workflow whose structure is right, in the order of the lines.
+
+    At most :data:`~swarm.definitions.source.MAX_PROBLEMS`, then one that says that there are more.
 
     Args:
         workflow: what to check.
@@ -34,11 +44,21 @@ def check_workflow(
         file: how problems call the file.
         agents: the agents of the steps, by the reference as written in the step; steps whose agent
             is not among them are not compared with it. None compares none.
+        workflows: the workflows that steps call, in the same way.
     """
-    checker = _Checker(workflow, source, file, agents)
-    checker.check()
+    checker = _Checker(workflow, source, file, agents or {}, workflows or {})
+    more: list[Problem] = []
+    try:
+        checker.check()
+    except _EnoughProblemsError:
+        remedy = "mend these, then check it again"
+        more = [Problem("there are more problems than these", file, remedy=remedy)]
     problems = dict.fromkeys(checker.problems)
-    return sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0))
+    return [*sorted(problems, key=lambda each: (each.line or 0, each.column or 0)), *more]
+
+
+class _EnoughProblemsError(Exception):
+    """So many problems were found that the others can wait."""
 
 
 class _Checker:
@@ -47,53 +67,66 @@ class _Checker:
         workflow: WorkflowDefinition,
         source: Source | None,
         file: str,
-        agents: Mapping[str, AgentDefinition] | None,
+        agents: Mapping[str, AgentDefinition],
+        workflows: Mapping[str, WorkflowDefinition],
     ) -> None:
         self.workflow = workflow
         self.source = source
         self.file = file
-        self.agents = agents or {}
-        self.names = Names(workflow, agents)
+        self.called = {
+            **{("agent", name): called_agent(agent) for name, agent in agents.items()},
+            **{("workflow", name): called_workflow(each) for name, each in workflows.items()},
+        }
+        self.names = Names(workflow, agents, workflows)
         self.problems: list[Problem] = []
+        self.facts: dict[str, StepFacts] = {}
 
     def check(self) -> None:
         rules = workflow_problems(self.workflow, self.source or Source(None, self.file))
         for problem in rules:
             self._add_unplaced(problem)
-        self._check_variables()
-        waits = {step.id: set(step.needs) for step in self.workflow.steps}
-        for index, step in enumerate(self.workflow.steps):
-            waits[step.id] |= self._check_step(step, ("steps", index))
-        self._check_cycles(waits)
-        self._check_value(self.workflow.output_values, ("outputs",), Place(WITH_STEPS))
-        for name, roots in (("on_error", _WITH_ERROR), ("on_success", WITH_STEPS)):
-            for index, action in enumerate(getattr(self.workflow, name)):
-                location = (name, index, "notify", "message")
-                if action.notify is None:
-                    continue
-                self._check_value(action.notify.message, location, Place(roots))
+        self._check_before_steps()
+        for placed in self.workflow.placed_steps():
+            self._check_step(placed)
+        if not self._check_cycles():
+            for location, message, remedy in unreachable_steps(self.facts):
+                self._problem(location, message, remedy)
+        self._check_outputs()
+        self._check_messages()
 
     def _problem(self, location: Location, message: str, remedy: str | None) -> None:
         if self.source is None:
-            self.problems.append(Problem(message, self.file, remedy=remedy))
+            self._add(Problem(message, self.file, remedy=remedy))
         else:
-            self.problems.append(self.source.problem(location, message, remedy))
+            self._add(self.source.problem(location, message, remedy))
 
     def _add_unplaced(self, problem: Problem) -> None:
         known = self.source is not None
-        self.problems.append(
-            problem if known else Problem(problem.message, self.file, remedy=problem.remedy)
-        )
+        self._add(problem if known else Problem(problem.message, self.file, remedy=problem.remedy))
 
-    def _check_variables(self) -> None:
+    def _add(self, problem: Problem) -> None:
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise _EnoughProblemsError
+        self.problems.append(problem)
+
+    def _check_before_steps(self) -> None:
+        """What is evaluated when the run is created."""
+        place = Place(BEFORE_STEPS)
+        self._check_variables(place)
+        for name, value in self.workflow.labels.items():
+            self._check_part(Part((), value, accepts=SCALARS), ("labels", name), place)
+        if self.workflow.concurrency is not None:
+            part = Part((), self.workflow.concurrency.key, accepts=SCALARS)
+            self._check_part(part, ("concurrency", "key"), place)
+
+    def _check_variables(self, place: Place) -> None:
         """A variable may use those above it.
 
         That is asked of a source only: a stored document may have lost the order.
         """
         uses: dict[str, set[str]] = {}
         for name, value in self.workflow.variables.items():
-            templates = self._check_value(value, ("variables", name), Place(BEFORE_STEPS))
-            uses[name] = _named(templates, "variables")
+            uses[name] = named(self._check_value(value, ("variables", name), place), "variables")
         cycles = find_cycles(uses)
         for cycle in cycles:
             self._problem(
@@ -115,54 +148,123 @@ class _Checker:
                 )
             above.add(name)
 
-    def _check_step(self, step: StepDefinition, at: Location) -> set[str]:
-        """Check one step; return the steps that its expressions name."""
+    def _check_step(self, placed: PlacedStep) -> None:
+        step, at = placed.step, placed.location
+        place = _place_of(placed)
         for index, need in enumerate(step.needs):
-            self._check_need(step, need, (*at, "needs", index))
-        templates = self._check_condition(step, at)
-        place = Place(_WITH_SECRETS, step.id)
-        agent = self.agents.get(step.agent or "")
-        fields = {field.name: field for field in agent.inputs} if agent is not None else {}
-        for name, value in step.inputs.items():
-            location = (*at, "inputs", name)
-            compiled = self._check_value(value, location, place)
-            templates += compiled
-            if agent is None:
+            self._check_need(need, place, (*at, "needs", index))
+        per_item = place
+        if step.for_each is not None:
+            per_item = place.with_items(self._item_shape(step, place))
+        templates: list[Template] = []
+        is_false = False
+        for part in step_parts(step):
+            seen = per_item if part.per_item else place
+            if part.location[0] == "inputs" and step.agent is not None:
+                templates += self._check_input(step, part, at, seen)
                 continue
-            self._check_secrets(compiled, agent, location)
-            subject = f"input `{name}` of {agent.name}@{agent.version}"
-            if name in fields:
-                self._check_type(value, location, fields[name], subject)
-            elif not agent.additional_inputs:
-                self._undeclared(location, subject, name, fields)
-        if agent is not None:
-            self._check_missing(step, agent, at)
-        return _named(templates, "steps") - {step.id}
+            compiled = self._check_part(part, (*at, *part.location), seen)
+            templates += compiled
+            if part.is_condition:
+                is_false = self._check_constant_condition(compiled, (*at, "when"))
+        self._check_fit(step, at, per_item)
+        needs = frozenset(named(templates, "steps") | set(step.needs)) - {step.id}
+        is_constant = all(template.is_constant for template in templates)
+        self.facts.setdefault(step.id, StepFacts(placed, needs, is_false, is_constant))
 
-    def _check_need(self, step: StepDefinition, need: str, location: Location) -> None:
-        known = [each.id for each in self.workflow.steps]
-        if need == step.id:
+    def _item_shape(self, step: StepDefinition, place: Place) -> Shape:
+        items = step.for_each if isinstance(step.for_each, str) else list(step.for_each or ())
+        return value_shape(items, lambda path: self.names.shape(path, place)).items or UNKNOWN
+
+    def _check_input(
+        self, step: StepDefinition, part: Part, at: Location, place: Place
+    ) -> list[Template]:
+        """An agent's input, which may be a secret that the agent requests."""
+        location = (*at, *part.location)
+        with_secrets = Place(
+            place.roots | {"secrets"}, place.step, place.actions, place.position, place.item
+        )
+        templates = self._check_value(part.value, location, with_secrets)
+        called = self.called.get(("agent", step.agent or ""))
+        if called is not None:
+            for secret in sorted(named(templates, "secrets") - called.secrets):
+                self._problem(
+                    location,
+                    f"{called.title} does not request the secret `{secret}`",
+                    f"add it to `permissions: {{secrets: [{secret}]}}` of the agent, or leave it "
+                    "out",
+                )
+        return templates
+
+    def _check_fit(self, step: StepDefinition, at: Location, place: Place) -> None:
+        called = self._called_by(step)
+        if called is None:
+            return
+        for location, message, remedy in input_findings(
+            step, called, lambda path: self.names.shape(path, place)
+        ):
+            self._problem((*at, *location), message, remedy)
+
+    def _called_by(self, step: StepDefinition) -> Called | None:
+        if step.agent is not None:
+            return self.called.get(("agent", step.agent))
+        return self.called.get(("workflow", step.workflow or ""))
+
+    def _check_need(self, need: str, place: Place, location: Location) -> None:
+        if need == place.step:
             self._problem(location, f"the step `{need}` needs itself", "remove it")
-        elif need not in known:
-            nearest = nearest_names(need, known)
-            remedy = (
-                f"did you mean {' or '.join(nearest)}?"
-                if nearest
-                else (f"there is: {', '.join(known)}")
-            )
-            self._problem(location, f"there is no step `{need}` to wait for", remedy)
+            return
+        fault = self.names.need_fault(need, place)
+        if fault is not None:
+            self._problem(location, *fault)
 
-    def _check_condition(self, step: StepDefinition, at: Location) -> list[Template]:
-        if step.when is None:
-            return []
-        location = (*at, "when")
+    def _check_constant_condition(self, compiled: Sequence[Template], location: Location) -> bool:
+        """Whether a ``when`` is false whatever happens."""
+        if not compiled or compiled[0].references:
+            return False
         try:
-            template = compile_condition(step.when, where="")
+            return not evaluate_condition(compiled[0], {})
+        except ExpressionError as error:
+            self._problem(location, error.message, error.remedy)
+            return False
+
+    def _check_part(self, part: Part, location: Location, place: Place) -> list[Template]:
+        """Check one part of a step, and the type that it gives where that is known."""
+        if not part.is_condition and not isinstance(part.value, str):
+            return self._check_value(part.value, location, place)
+        try:
+            template = part.compile("")
         except ExpressionError as error:
             self._problem(location, error.message, error.remedy)
             return []
-        self._check_names(template, location, Place(WITH_STEPS, step.id))
+        has_fault = self._check_names(template, location, place)
+        if part.is_array and not template.is_whole:
+            self._problem(
+                location,
+                f"{shown_location(part.location)} must be a list, or one ${{...}} that gives one",
+                "write it as in for_each: ${inputs.files}",
+            )
+        elif part.accepts is not None and not template.is_constant and not has_fault:
+            self._check_kind(part, part.accepts, location, place)
         return [template]
+
+    def _check_kind(
+        self, part: Part, accepts: frozenset[str], location: Location, place: Place
+    ) -> None:
+        kind = value_shape(part.value, lambda path: self.names.shape(path, place)).kind
+        if kind is None or kind in accepts:
+            return
+        shown = shown_location(part.location) or shown_location(location)
+        remedies = {
+            frozenset({"boolean"}): "compare it, as in ${steps.a.outputs.count > 0}",
+            frozenset({"array"}): "give an array, such as ${inputs.files}",
+        }
+        wanted = " or ".join(each for each in _ORDER if each in accepts)
+        self._problem(
+            location,
+            f"{shown} must be of type {wanted}, but this gives {kind}",
+            remedies.get(accepts, "give a value that fits"),
+        )
 
     def _check_value(self, value: JsonValue, location: Location, place: Place) -> list[Template]:
         """Check every text of a value; return its templates."""
@@ -193,101 +295,62 @@ class _Checker:
                     )
                 yield from self._texts(item, (*location, key))
 
-    def _check_names(self, template: Template, location: Location, place: Place) -> None:
+    def _check_names(self, template: Template, location: Location, place: Place) -> bool:
+        """Tell what is wrong with the names of a template; return whether something is."""
+        found = False
         for reference in sorted(template.references):
             if (fault := self.names.fault(reference, place)) is not None:
                 self._problem(location, f"${{{'.'.join(reference)}}}: {fault[0]}", fault[1])
+                found = True
+        return found
 
-    def _check_secrets(
-        self, templates: list[Template], agent: AgentDefinition, location: Location
-    ) -> None:
-        for secret in sorted(_named(templates, "secrets").difference(agent.permissions.secrets)):
+    def _check_cycles(self) -> bool:
+        graph = {
+            step: set(fact.needs) | ({fact.placed.guard} if fact.placed.guard else set())
+            for step, fact in self.facts.items()
+        }
+        cycles = find_cycles(graph)
+        for cycle in cycles:
             self._problem(
-                location,
-                f"{agent.name}@{agent.version} does not request the secret `{secret}`",
-                f"add it to `permissions: {{secrets: [{secret}]}}` of the agent, or leave it out",
-            )
-
-    def _undeclared(
-        self,
-        location: Location,
-        subject: str,
-        name: str,
-        fields: Mapping[str, FieldDefinition],
-    ) -> None:
-        nearest = nearest_names(name, fields)
-        remedy = (
-            f"did you mean {' or '.join(nearest)}?"
-            if nearest
-            else (f"declared: {', '.join(fields) or 'nothing'}")
-        )
-        self._problem(location, f"{subject} is not declared", remedy)
-
-    def _check_missing(self, step: StepDefinition, agent: AgentDefinition, at: Location) -> None:
-        for field in agent.inputs:
-            if is_required(field) and field.name not in step.inputs:
-                self._problem(
-                    (*at, "inputs"),
-                    f"input `{field.name}` of {agent.name}@{agent.version} is missing in step "
-                    f"`{step.id}`",
-                    f"add `{field.name}: ...` ({field.type}) to its inputs",
-                )
-
-    def _check_type(
-        self, value: JsonValue, location: Location, field: FieldDefinition, subject: str
-    ) -> None:
-        """Compare what is known of a value before the run with what the agent declares."""
-        try:
-            template = compile_template(value, where="")
-        except ExpressionError:
-            return  # told already
-        if template.is_constant:
-            constant = template.evaluate({})
-            fault = (
-                None
-                if constant is None and not is_required(field)
-                else (check_value(field, constant))
-            )
-            if fault is not None:
-                self._problem(location, f"{subject} {fault}", "give a value that fits")
-            return
-        given = self._type_of(value, template)
-        if (
-            given is not None
-            and given != field.type
-            and (given, field.type)
-            != (
-                "integer",
-                "number",
-            )
-        ):
-            self._problem(
-                location,
-                f"{subject} must be of type {field.type}, but this gives {given}",
-                "give a value that fits",
-            )
-
-    def _type_of(self, value: JsonValue, template: Template) -> str | None:
-        """The type that a value with expressions will have, where that is known."""
-        if isinstance(value, dict):
-            return "object"
-        if isinstance(value, list):
-            return "array"
-        if not template.is_whole:
-            return "string"
-        declared = self.names.field(template.path)
-        return declared.type if declared is not None else None
-
-    def _check_cycles(self, waits: Mapping[str, set[str]]) -> None:
-        positions = {step.id: index for index, step in enumerate(self.workflow.steps)}
-        graph = {step: named - {step} for step, named in waits.items()}
-        for cycle in find_cycles(graph):
-            self._problem(
-                ("steps", positions[cycle[0]]),
+                self.facts[cycle[0]].placed.location,
                 f"cycle: {shown_cycle(cycle)} (each waits for the next)",
                 "let one of them not use or need the next",
             )
+        return bool(cycles)
+
+    def _check_outputs(self) -> None:
+        place = Place(WITH_STEPS)
+        outputs = self.workflow.outputs
+        if isinstance(outputs, dict):
+            self._check_value(outputs, ("outputs",), place)
+            return
+        for index, output in enumerate(outputs):
+            location = ("outputs", index, "value")
+            self._check_value(output.value, location, place)
+            fault = misfit(output.value, output, lambda path: self.names.shape(path, place))
+            if fault is not None:
+                inner, said = fault
+                message = f"output `{output.name}` of the workflow {said}"
+                self._problem((*location, *inner), message, "give a value that fits")
+
+    def _check_messages(self) -> None:
+        for name in ACTION_LISTS:
+            roots = WITH_STEPS if name == "on_success" else WITH_STEPS | {"error"}
+            for index, action in enumerate(getattr(self.workflow, name)):
+                if action.notify is not None:
+                    location = (name, index, "notify", "message")
+                    place = Place(roots, actions=name, position=index)
+                    self._check_value(action.notify.message, location, place)
 
 
-def _named(templates: list[Template], root: str) -> set[str]:
-    return {name for template in templates for name in template.named(root)}
+_ORDER = ("string", "integer", "number", "boolean", "array")
+
+
+def _place_of(placed: PlacedStep) -> Place:
+    sees_error = placed.guard is not None or placed.actions in ("on_error", "on_cancel")
+    return Place(
+        WITH_STEPS | {"error"} if sees_error else WITH_STEPS,
+        placed.step.id,
+        placed.actions,
+        int(placed.location[1]),
+    )

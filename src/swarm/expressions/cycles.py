@@ -18,19 +18,22 @@ def find_cycles(graph: Mapping[str, Collection[str]]) -> list[tuple[str, ...]]:
     found: dict[frozenset[str], tuple[str, ...]] = {}
     for root in graph:
         path: list[str] = []
+        depths: dict[str, int] = {}
         pending: list[tuple[str, bool]] = [(root, False)]
         while pending:
             node, is_left = pending.pop()
             if is_left:
                 done.add(path.pop())
+                del depths[node]
                 continue
             if node in done or node not in graph:
                 continue
-            if node in path:
-                cycle = path[path.index(node) :]
+            if node in depths:
+                cycle = path[depths[node] :]
                 first = min(range(len(cycle)), key=lambda index: order[cycle[index]])
                 found.setdefault(frozenset(cycle), (*cycle[first:], *cycle[:first]))
                 continue
+            depths[node] = len(path)
             path.append(node)
             pending.append((node, True))
             pending += [(each, False) for each in sorted(graph[node], reverse=True)]

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
 
+from swarm.definitions.faults import shown_location
 from swarm.definitions.workflow import StepDefinition, WorkflowDefinition
 from swarm.expressions.cycles import shown_cycle
-from swarm.expressions.template import Template, compile_condition, compile_template
+from swarm.expressions.parts import step_parts
+from swarm.expressions.template import Template, compile_template
 from swarm.kernel.errors import ExpressionError
 
 
 def step_dependencies(workflow: WorkflowDefinition) -> dict[str, frozenset[str]]:
-    """The steps that each step waits for: those its ``inputs`` and ``when`` name, and ``needs``.
+    """The steps that each step of the DAG waits for.
 
-    In the order of the steps; names are not checked here (``checking.check_workflow`` does that).
+    Those are the steps that its expressions name, those in ``needs``, and, for a step that handles
+    an error, the step whose failure it handles. In the order of ``workflow.placed_steps()``; steps
+    of actions are not among them: they run one after the other once the DAG has ended. Names are
+    not checked here (``checking.check_workflow`` does that).
 
     Raises:
         ExpressionError: an expression is malformed.
     """
-    return {step.id: dependencies_of(step) for step in workflow.steps}
+    return {
+        placed.step.id: (
+            dependencies_of(placed.step)
+            if placed.guard is None
+            else dependencies_of(placed.step) | {placed.guard}
+        )
+        for placed in workflow.placed_steps()
+        if placed.actions is None
+    }
 
 
 def variable_order(workflow: WorkflowDefinition) -> tuple[str, ...]:
@@ -31,7 +44,7 @@ def variable_order(workflow: WorkflowDefinition) -> tuple[str, ...]:
         ExpressionError: an expression is malformed, or the variables use each other in a cycle.
     """
     uses = {
-        name: _named([compile_template(value, where=f"variable {name}")], "variables")
+        name: named([compile_template(value, where=f"variable {name}")], "variables")
         for name, value in workflow.variables.items()
     }
     try:
@@ -46,16 +59,18 @@ def variable_order(workflow: WorkflowDefinition) -> tuple[str, ...]:
 
 
 def dependencies_of(step: StepDefinition) -> frozenset[str]:
-    """The steps that one step waits for.
+    """The steps that one step names in any of its expressions, and those in its ``needs``.
 
     Raises:
         ExpressionError: an expression is malformed.
     """
-    templates = [compile_template(step.inputs, where=f"step {step.id}, inputs")]
-    if step.when is not None:
-        templates.append(compile_condition(step.when, where=f"step {step.id}, when"))
-    return frozenset(_named(templates, "steps").union(step.needs))
+    templates = (
+        part.compile(f"step {step.id}, {shown_location(part.location)}")
+        for part in step_parts(step)
+    )
+    return frozenset(named(templates, "steps").union(step.needs))
 
 
-def _named(templates: Sequence[Template], root: str) -> set[str]:
+def named(templates: Iterable[Template], root: str) -> set[str]:
+    """The names right below ``root`` that any of the templates reads."""
     return {name for template in templates for name in template.named(root)}

@@ -24,10 +24,14 @@ line, step or setting; ``remedy`` says what to do.
 from __future__ import annotations
 
 import difflib
+import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
+
+MAX_CANDIDATES = 200
+"""Names that are compared closely when the nearest ones are looked for."""
 
 
 class ExitCode(IntEnum):
@@ -203,4 +207,21 @@ class OwnershipLost(SwarmError):
 
 def nearest_names(name: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
     """The known names most like ``name``, best first, at most ``limit`` of them."""
-    return tuple(difflib.get_close_matches(name, sorted(set(known)), n=limit, cutoff=0.5))
+    candidates = sorted(set(known))
+    if len(candidates) > MAX_CANDIDATES:  # comparing with 10,000 names would take half a second
+        candidates = heapq.nlargest(
+            MAX_CANDIDATES, candidates, key=lambda each: _shared_ends(name, each)
+        )
+    return tuple(difflib.get_close_matches(name, candidates, n=limit, cutoff=0.5))
+
+
+def _shared_ends(left: str, right: str) -> int:
+    """How many characters two names share at the begin and at the end."""
+    return _shared_begin(left, right) + _shared_begin(left[::-1], right[::-1])
+
+
+def _shared_begin(left: str, right: str) -> int:
+    pairs = zip(left, right, strict=False)
+    return next(
+        (at for at, (one, other) in enumerate(pairs) if one != other), min(len(left), len(right))
+    )

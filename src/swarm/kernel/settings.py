@@ -108,8 +108,12 @@ class Settings(BaseModel):
     )
     max_package_mb: int = Field(256, ge=1, description="Size of a package unpacked, in MiB.")
     max_package_files: int = Field(10_000, ge=1, description="Files in a package.")
-    max_steps: int = Field(1_000, ge=1, description="Steps in one workflow.")
-    max_workflow_mb: int = Field(4, ge=1, description="Size of a workflow.yaml, in MiB.")
+    max_steps: int = Field(
+        10_000,
+        ge=1,
+        description="Steps in one workflow, with those that handle errors and those of actions.",
+    )
+    max_workflow_mb: int = Field(16, ge=1, description="Size of a workflow.yaml, in MiB.")
     max_instance_mb: int = Field(
         64, ge=1, description="Size of a file that `swarm workflow import` reads, in MiB."
     )

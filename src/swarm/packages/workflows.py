@@ -12,6 +12,7 @@ from swarm.definitions.agent import AgentDefinition
 from swarm.definitions.loading import agent_from_json, definition_to_json, workflow_from_source
 from swarm.definitions.source import Source, read_yaml
 from swarm.definitions.workflow import WorkflowDefinition
+from swarm.expressions.calls import calls
 from swarm.expressions.checking import check_workflow
 from swarm.kernel.clock import now_text
 from swarm.kernel.errors import (
@@ -23,7 +24,7 @@ from swarm.kernel.errors import (
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import dump_bytes
 from swarm.kernel.settings import MIB, Settings
-from swarm.packages.manifest import host_problems, time_limit_problem
+from swarm.packages.calls import CallTree
 from swarm.packages.places import Kind, absolute, children_with, kind_of, unreadable
 from swarm.packages.references import WORKFLOWS, choose_version, split_reference
 from swarm.packages.registration import AgentCatalog, FailedRegistration
@@ -88,16 +89,24 @@ class WorkflowCatalog:
     async def register_all(self, folder: Path) -> list[RegisteredWorkflow | FailedRegistration]:
         """Register every folder in ``folder`` that has a workflow; one failure stops no other.
 
+        Those that call others of the folder are registered after them.
+
         Raises:
             NotFoundError: there is no such folder; UnavailableError: it cannot be read.
         """
-        results: list[RegisteredWorkflow | FailedRegistration] = []
-        for path in await asyncio.to_thread(children_with, folder, WORKFLOW_FILE):
-            try:
-                results.append(await self.register(path))
-            except SwarmError as error:
-                results.append(FailedRegistration(path, error))
-        return results
+        results: dict[Path, RegisteredWorkflow | FailedRegistration] = {}
+        left = await asyncio.to_thread(children_with, folder, WORKFLOW_FILE)
+        while left:
+            for path in left:
+                try:
+                    results[path] = await self.register(path)
+                except SwarmError as error:
+                    results[path] = FailedRegistration(path, error)
+            failed = [path for path in left if isinstance(results[path], FailedRegistration)]
+            if len(failed) == len(left):
+                break
+            left = failed  # what they call may be there now
+        return [results[path] for path in sorted(results)]
 
     async def validate(self, path: Path) -> list[Problem]:
         """Every problem that keeps the workflow at ``path`` from being registered.
@@ -142,33 +151,57 @@ class WorkflowCatalog:
 
     async def _problems(self, definition: WorkflowDefinition, source: Source) -> Sequence[Problem]:
         """What does not fit together, within the workflow and with the registered agents."""
-        problems = []
+        problems = [*_limit_problems(definition, source, self._settings)]
+        agents, missing = await self._called_agents(definition, source)
+        workflows, unknown = await self._called_workflows(definition, source)
+        problems += [*missing, *unknown]
+        # Thousands of steps take seconds; the loop has other things to do.
+        problems += await asyncio.to_thread(
+            check_workflow, definition, source, source.file, agents, workflows
+        )
+        return sorted(
+            problems,
+            key=lambda problem: (problem.line is None, problem.line or 0, problem.column or 0),
+        )
+
+    async def _called_agents(
+        self, definition: WorkflowDefinition, source: Source
+    ) -> tuple[dict[str, AgentDefinition], Sequence[Problem]]:
+        """The agents that its steps name, by reference; and what is wrong with the others."""
         agents: dict[str, AgentDefinition] = {}
-        most = self._settings.max_steps
-        if len(definition.steps) > most:
-            problems.append(
-                source.problem(
-                    ("steps",),
-                    f"it has {len(definition.steps)} steps; a workflow may have {most}",
-                    "split the workflow, or raise the setting max_steps",
-                )
-            )
-        for index, step in enumerate(definition.steps):
-            at = ("steps", index)
-            problems += host_problems(step.network or (), (*at, "network"), source)
-            limit = (*at, "timeout_seconds")
-            problems += time_limit_problem(step.timeout_seconds, limit, source, self._settings)
-            if step.agent is None or step.agent in agents:
+        failures: dict[str, NotFoundError] = {}
+        problems: list[Problem] = []
+        for placed in definition.placed_steps():
+            reference = placed.step.agent
+            if reference is None or reference in agents:
                 continue
-            try:
-                record = await self._agents.resolve(step.agent)
-            except NotFoundError as error:
-                message = f"step `{step.id}`: {error.message}"
-                problems.append(source.problem(("steps", index, "agent"), message, error.remedy))
-                continue
-            agents[step.agent] = agent_from_json(record.definition)
-        problems += check_workflow(definition, source, source.file, agents)
-        return sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0))
+            if reference not in failures:
+                try:
+                    record = await self._agents.resolve(reference)
+                    agents[reference] = agent_from_json(record.definition)
+                    continue
+                except NotFoundError as error:
+                    failures[reference] = error
+            failure = failures[reference]
+            message = f"step `{placed.step.id}`: {failure.message}"
+            location = (*placed.location, "agent")
+            problems.append(source.problem(location, message, failure.remedy))
+        return agents, problems
+
+    async def _called_workflows(
+        self, definition: WorkflowDefinition, source: Source
+    ) -> tuple[dict[str, WorkflowDefinition], Sequence[Problem]]:
+        """The workflows that its steps name, by reference; and what is wrong with calling them."""
+        called = [*calls(definition)]
+        if not called:
+            return {}, []
+        tree = CallTree(definition, await self.list())
+        return tree.direct(called), [
+            source.problem(call.location, f"step `{call.step}`: {message}", remedy)
+            for call in called
+            if (fault := tree.fault(call)) is not None
+            for message, remedy in [fault]
+        ]
 
     def _record(self, definition: WorkflowDefinition, file: Path) -> WorkflowRecord:
         document = definition_to_json(definition)
