@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from swarm.kernel.ids import new_id
 from swarm.kernel.json import dump_bytes
 from swarm.kernel.settings import MIB, Settings
 from swarm.packages.calls import CallTree
+from swarm.packages.manifest import host_problems, time_limit_problem
 from swarm.packages.places import Kind, absolute, children_with, kind_of, unreadable
 from swarm.packages.references import WORKFLOWS, choose_version, split_reference
 from swarm.packages.registration import AgentCatalog, FailedRegistration
@@ -234,6 +235,24 @@ def _workflow_file(path: Path) -> Path:
             remedy=f"give a {WORKFLOW_FILE}, or the folder that holds one",
         )
     return file
+
+
+def _limit_problems(
+    definition: WorkflowDefinition, source: Source, settings: Settings
+) -> Iterator[Problem]:
+    placed_steps = [*definition.placed_steps()]
+    if len(placed_steps) > settings.max_steps:
+        yield source.problem(
+            ("steps",),
+            f"it has {len(placed_steps)} steps; a workflow may have {settings.max_steps}",
+            "split the workflow, or raise the setting max_steps",
+        )
+    for placed in placed_steps:
+        step, at = placed.step, placed.location
+        yield from host_problems(step.network or (), (*at, "network"), source)
+        if step.agent is not None:
+            limit = (*at, "timeout_seconds")
+            yield from time_limit_problem(step.timeout_seconds, limit, source, settings)
 
 
 def _read(file: Path, max_bytes: int) -> str:
