@@ -150,9 +150,6 @@ def _explain(
     expected = list(
         dict.fromkeys(_EXPECTED[each["type"]] for each in details if each["type"] in _EXPECTED)
     )
-    literal = next((each for each in details if each["type"] == "literal_error"), None)
-    if literal is not None and isinstance(value, str):
-        return _explain_limit(name, value, literal)
     if expected:
         what = name or "the file"
         message = f"{what} must be {' or '.join(expected)}, got {describe(value)}"

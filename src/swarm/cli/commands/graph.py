@@ -9,10 +9,17 @@ import click
 
 from swarm.cli.arguments import WORKFLOW
 from swarm.cli.context import asynchronous, read_settings, reading
-from swarm.cli.graphs import workflow_nodes
+from swarm.cli.graphs import workflow_actions, workflow_nodes
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import print_json, print_lines
-from swarm.cli.render.graph import as_document, as_dot, as_mermaid, as_text, levels
+from swarm.cli.render.graph import (
+    actions_as_text,
+    as_document,
+    as_dot,
+    as_mermaid,
+    as_text,
+    levels,
+)
 from swarm.cli.render.values import plural
 from swarm.cli.terminal import clean, stdout
 from swarm.definitions.loading import load_workflow, workflow_from_json
@@ -40,24 +47,25 @@ async def graph(options: Globals, workflow: str, format_: str) -> None:
     """Draw a workflow's steps and what they wait for, level by level.
 
     WORKFLOW is a registered one, or PATH of a workflow.yaml or the folder that holds one. The
-    steps of one level run in parallel once what they wait for has ended.
+    steps of one level run in parallel once what they wait for has ended. What is done at the end
+    of a run (`on_error`, `on_success`, `on_cancel`) is listed below them.
     """
     definition = await _definition(options, workflow)
-    nodes = workflow_nodes(definition)
+    nodes, actions = workflow_nodes(definition), workflow_actions(definition)
     terminal = stdout()
     if options.json or format_ == "json":
-        print_json(as_document(definition.name, definition.version, nodes))
+        print_json(as_document(definition.name, definition.version, nodes, actions))
     elif format_ == "dot":
-        print_lines(as_dot(definition.name, nodes))
+        print_lines(as_dot(definition.name, nodes, actions))
     elif format_ == "mermaid":
-        print_lines(as_mermaid(nodes))
+        print_lines(as_mermaid(nodes, actions))
     else:
         name = terminal.style(f"{definition.name}@{definition.version}", bold=True)
         counts = f"{plural(len(nodes), 'step')}, {plural(len(levels(nodes)), 'level')}"
         print_lines([f"{name}  {counts}"])
         if definition.description:
             print_lines([clean(definition.description)])
-        print_lines(["", *as_text(nodes, terminal)])
+        print_lines(["", *as_text(nodes, terminal), *actions_as_text(actions, terminal)])
 
 
 async def _definition(options: Globals, workflow: str) -> WorkflowDefinition:
