@@ -49,7 +49,11 @@ def read_instance(name: str) -> dict[str, Any]:
 
 
 def expect(instance: dict[str, Any], longest_ms: float, largest_bytes: int) -> Expected:
-    """Work the instance out; its task ids must stay different as identifiers, and be short."""
+    """Work the instance out.
+
+    Its task ids must stay different as identifiers and be short, and ``largest_bytes`` so small
+    that what any task receives is below the limit of inputs.
+    """
     specification = instance["workflow"]["specification"]
     tasks = specification["tasks"]
     seconds = {

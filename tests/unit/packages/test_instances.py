@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,24 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         assert compile_template(step.inputs["task"], where="t", fuel=100).evaluate({}) == step.name
 
 
+@given(st.data())
+def test_any_dag_of_any_names_comes_out_as_it_was(data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.text(min_size=1, max_size=90), unique=True, min_size=1))
+    tasks: list[Task] = []
+    for number, name in enumerate(names):
+        parents = data.draw(st.sets(st.sampled_from(names[:number]))) if number else set()
+        tasks.append((name, 0, 0, tuple(parents)))
+    with tempfile.TemporaryDirectory() as folder:
+        _, workflow = imported(instance(*tasks, name=data.draw(st.text())), Path(folder))
+    called = {step.id: step.name for step in workflow.steps}
+    waits = step_dependencies(workflow)
+    found = {called[step]: {called[other] for other in waits[step]} for step in called}
+    assert found == {name: set(parents) for name, _, _, parents in tasks}
+    for step in workflow.steps:
+        task = compile_template(step.inputs["task"], where="t", fuel=100).evaluate({})
+        assert task == step.name
+
+
 @given(st.lists(st.text(min_size=1, max_size=90), unique=True, max_size=40))
 def test_ids_differ_and_identifiers_stay(names: list[str]) -> None:
     ids = step_ids(names)
@@ -193,7 +212,8 @@ def test_ids_differ_and_identifiers_stay(names: list[str]) -> None:
 
 
 def test_ids_of_many_names_that_look_alike_take_no_time() -> None:
-    names = ["-" * (100 + number) for number in range(10_000)]
+    marks = str.maketrans("01", "-.")
+    names = [f"{number:0100b}".translate(marks) for number in range(10_000)]
     ids = step_ids([*names, "_" * 62 + "_2"])
     assert len(set(ids.values())) == 10_001
     assert ids[names[1]] == "_" * 62 + "_3"
