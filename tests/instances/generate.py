@@ -37,7 +37,7 @@ SMALL = {
 }
 """How many tasks at most; about the fewest that each recipe can make."""
 LARGE = 1_000
-LARGEST = {"montage": 5_000, "epigenomics": 5_000}
+LARGEST = {"montage": 10_000}
 
 
 def main() -> None:
