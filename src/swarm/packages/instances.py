@@ -38,6 +38,7 @@ _LONGEST_ID = 64
 _KEPT = 31
 """Characters at each end of a longer name."""
 _LONGEST_DESCRIPTION = 500
+_YAML_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 _PLAIN = re.compile(r"[ !#-\[\]-~]*")
 """What stands in double quotes as it is, in YAML."""
 
@@ -210,7 +211,7 @@ def _workflow_lines(
     yield "outputs:"
     yield "  digests:"
     for task_id in last:
-        yield f"    {ids[task_id]}: ${{steps.{ids[task_id]}.outputs.digest}}"
+        yield f"    {_written(ids[task_id])}: ${{steps.{ids[task_id]}.outputs.digest}}"
     yield ""
     yield "steps:"
     for task in instance.tasks:
@@ -220,7 +221,7 @@ def _workflow_lines(
 def _step_lines(
     task: InstanceTask, ids: Mapping[str, str], rounds: int, size: int
 ) -> Iterator[str]:
-    yield f"  - id: {ids[task.id]}"
+    yield f"  - id: {_written(ids[task.id])}"
     yield f"    name: {_quoted(task.id)}"
     yield f"    agent: {AGENT}"
     yield "    inputs:"
@@ -231,6 +232,11 @@ def _step_lines(
         yield "      received:"
         for parent in task.parents:
             yield f"        - ${{steps.{ids[parent]}.outputs}}"
+
+
+def _written(identifier: str) -> str:
+    """An identifier as a YAML scalar, in quotes only where a reader could take it for no text."""
+    return f'"{identifier}"' if identifier.lower() in _YAML_WORDS else identifier
 
 
 def _quoted(text: str) -> str:
