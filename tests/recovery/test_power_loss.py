@@ -113,7 +113,7 @@ async def test_with_normal_durability_the_last_commits_may_be_lost_but_nothing_b
         ("off", (), {"lost", "damaged"}),
         ("full", ("registry.db-wal",), {"lost", "damaged", "half"}),
         ("full", ("registry.db",), {"lost", "damaged", "half"}),
-        ("full", ("/",), {"lost"}),
+        ("full", ("/",), {"lost", "damaged"}),
     ],
     ids=["no syncs", "log not synced", "database not synced", "folders not synced"],
 )

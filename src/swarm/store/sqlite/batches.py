@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from swarm.kernel.errors import SwarmError
 from swarm.store.sqlite.failures import Failures
 from swarm.store.sqlite.journal import Commit, commit_all
+from swarm.store.sqlite.log_space import LogSpace
 from swarm.store.sqlite.turns import Turns
 
 T = TypeVar("T")
@@ -45,10 +46,14 @@ class Session:
     connection: sqlite3.Connection
     turns: Turns
     failures: Failures
+    log_space: LogSpace | None
+    """None where no commit waits for the disk."""
 
     def close(self) -> None:
         self.connection.close()
         self.turns.close()
+        if self.log_space is not None:
+            self.log_space.close()
 
     def try_begin(self) -> bool:
         """Begin a transaction if nobody is in the way; whether it has begun."""
@@ -71,6 +76,8 @@ class Session:
 
     def commit(self, batch: Sequence[Entry], outcomes: list[Outcome]) -> list[Outcome]:
         """End a transaction in which ``batch`` was applied: it is durable when this returns."""
+        if self.log_space is not None:
+            self.log_space.make()
         try:
             self.connection.execute("COMMIT")
         except FAILURES as error:

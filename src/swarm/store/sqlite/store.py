@@ -43,6 +43,7 @@ from swarm.store.sqlite import (
 from swarm.store.sqlite.batches import Session
 from swarm.store.sqlite.failures import Failures
 from swarm.store.sqlite.kept import Kept
+from swarm.store.sqlite.log_space import LogSpace
 from swarm.store.sqlite.migration import MIGRATIONS, Migration, open_migrated
 from swarm.store.sqlite.readers import Readers
 from swarm.store.sqlite.rows import AGENTS, GRANTS, INVOCATIONS, SECRETS, WORKFLOWS
@@ -72,9 +73,11 @@ async def open_store(
             connection = open_migrated(path, settings, failures, migrations)
             stack.callback(connection.close)
             turns = Turns(path, settings.database_timeout_seconds)
+            stack.callback(turns.close)
+            log_space = LogSpace(path) if settings.durability == "full" else None
             connection.execute("PRAGMA busy_timeout = 0")
             stack.pop_all()
-            return Session(connection, turns, failures)
+            return Session(connection, turns, failures, log_space)
 
     writer = Writer(open_session, failures)
     await writer.start()
