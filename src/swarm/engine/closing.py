@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from swarm.engine.batch import Batch
@@ -15,6 +14,7 @@ from swarm.engine.ending import NOT_REACHED, Verdict, failed_by, with_outputs
 from swarm.engine.starting import Starter
 from swarm.engine.steps import StepTools
 from swarm.kernel.clock import now_text
+from swarm.kernel.copies import replace
 from swarm.kernel.errors import SwarmError
 from swarm.store.records import NO_ITEM, RunState, StepState
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from swarm.definitions.values import check_values
 from swarm.engine.api import RunRequest
@@ -11,6 +10,7 @@ from swarm.engine.compiled import CompiledStep, CompiledWorkflow
 from swarm.engine.pins import PinnedReferences, Pins
 from swarm.engine.values import Values
 from swarm.kernel.clock import now_text
+from swarm.kernel.copies import replace
 from swarm.kernel.errors import ConflictError, InputError, InvalidError, RefusedError
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import JsonObject, JsonValue, dump_bytes

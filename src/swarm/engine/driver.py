@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -42,6 +42,7 @@ from swarm.engine.values import Values
 from swarm.engine.waitboard import WaitBoard
 from swarm.engine.waits import RETRY
 from swarm.kernel.clock import from_text, now, now_text, to_text
+from swarm.kernel.copies import replace
 from swarm.kernel.errors import SwarmError
 from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import Settings
@@ -112,6 +113,7 @@ class RunDriver:
         self._timeout: asyncio.TimerHandle | None = None
         self._log_failed = False
         self._released = False
+        self._used = Usage(run.total_vm_time_ms, run.total_api_tokens, run.total_cost_micros)
         self._keeps_tree = bool(
             run.parent_run_id or workflow.workflows or workflow.definition.budget
         )
@@ -392,7 +394,12 @@ class RunDriver:
         await asyncio.gather(*(self._tools.caller.cancel(row.child_run_id or "") for row in called))
         self._starter.called.clear()
         self._dormant.clear()
-        ended += [cancelled_step(row) for row in (*killed.values(), *called)]
+        for execution in killed.values():
+            if (invocation := execution.killed()) is not None:
+                batch.invocations.append(invocation)
+                batch.add_usage(Usage(vm_time_ms=invocation.wall_ms or 0))
+            ended.append(cancelled_step(execution.step))
+        ended += [cancelled_step(row) for row in called]
         ended += [cancelled_step(row) for row in self._board.clear()]
         for each in ended:
             row = each if each.status.is_final else cancelled_step(each)
@@ -402,15 +409,15 @@ class RunDriver:
                 self._starter.note_end(row, batch)
         await self._closing.begin(verdict, batch)
 
-    async def _kill_running(self) -> dict[StepKey, StepRecord]:
-        """Cancel the running steps and wait until their sandboxes are gone; their rows."""
+    async def _kill_running(self) -> dict[StepKey, StepExecution]:
+        """Cancel the running steps and wait until their sandboxes are gone; what was given up."""
         running, self._running = self._running, {}
         for _, task in running.values():
             task.cancel()
         for _, task in running.values():
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        return {key: execution.step for key, (execution, _) in running.items()}
+        return {key: execution for key, (execution, _) in running.items()}
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -420,12 +427,12 @@ class RunDriver:
     async def _commit(self, changes: RunChanges, usage: Usage) -> None:
         run = self._run
         if usage.vm_time_ms or usage.tokens or usage.cost_micros:
+            self._used += usage
             totals = {
-                "total_vm_time_ms": run.total_vm_time_ms + usage.vm_time_ms,
-                "total_api_tokens": run.total_api_tokens + usage.tokens,
-                "total_cost_micros": run.total_cost_micros + usage.cost_micros,
+                "total_vm_time_ms": self._used.vm_time_ms,
+                "total_api_tokens": self._used.tokens,
+                "total_cost_micros": self._used.cost_micros,
             }
-            self._set_run(**totals)
             tree = (run.root_run_id or run.id, usage) if self._keeps_tree else None
             changes = replace(changes, run={**changes.run, **totals}, tree_usage=tree)
         await self._tools.journal.commit(run.id, run.epoch, changes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from swarm.engine.budget import Ledger
@@ -20,6 +20,7 @@ from swarm.engine.pins import Pins
 from swarm.engine.places import Places
 from swarm.engine.values import Values
 from swarm.kernel.clock import from_text, now, now_text
+from swarm.kernel.copies import replace
 from swarm.kernel.errors import NotFoundError
 from swarm.kernel.home import Home
 from swarm.kernel.json import JsonObject
@@ -77,7 +78,7 @@ class Driving(Caller):
         self._neighbours = neighbours
         self._changed = changed
         self._drivers: dict[str, RunDriver] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[RunRecord]] = {}
         self._failures: dict[str, BaseException] = {}
         self._cancelling: set[str] = set()
         self._queued: set[str] = set()
@@ -126,6 +127,20 @@ class Driving(Caller):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def ended(self, run_id: str) -> RunRecord | None:
+        """Wait until a run is not driven here any more; the run, if that is because it has ended.
+
+        None, at once, if it is not driven here.
+        """
+        task = self._tasks.get(run_id)
+        if task is None:
+            return None
+        await asyncio.wait((task,))
+        if task.cancelled() or task.exception() is not None:
+            return None
+        run = task.result()
+        return run if run.status.is_final else None
 
     async def idle(self) -> None:
         """Wait until this process drives nothing."""
@@ -185,15 +200,14 @@ class Driving(Caller):
         self._tasks[run.id] = task
         task.add_done_callback(lambda done: self._driven(run, done))
 
-    async def _drive(self, run: RunRecord) -> None:
+    async def _drive(self, run: RunRecord) -> RunRecord:
         if run.parent_run_id in self._tasks:
             # It has its caller's place: waiting for another one, both could wait for ever.
-            await self._drive_in_place(run)
-        else:
-            async with self._places.taken(run.priority):
-                await self._drive_in_place(run)
+            return await self._drive_in_place(run)
+        async with self._places.taken(run.priority):
+            return await self._drive_in_place(run)
 
-    async def _drive_in_place(self, run: RunRecord) -> None:
+    async def _drive_in_place(self, run: RunRecord) -> RunRecord:
         workflow = await self._pins.workflow(run.workflow_id)
         wanted = {reference: run.agents[reference] for reference in workflow.agents}
         tools = DriverTools(
@@ -211,7 +225,7 @@ class Driving(Caller):
         self._drivers[run.id] = driver
         if run.id in self._cancelling:
             driver.cancel()
-        await driver.drive()
+        return await driver.drive()
 
     async def _ledger(self, run: RunRecord) -> Ledger | None:
         """The budget that the run shares with its callers and all that they call."""
@@ -242,17 +256,19 @@ class Driving(Caller):
             driver.look()
         return run_id in self._tasks
 
-    def _driven(self, run: RunRecord, task: asyncio.Task[None]) -> None:
+    def _driven(self, run: RunRecord, task: asyncio.Task[RunRecord]) -> None:
         self._tasks.pop(run.id, None)
         self._drivers.pop(run.id, None)
         self._cancelling.discard(run.id)
         if run.parent_run_id is None:
             self._ledgers.pop(run.id, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failures[run.id] = error
         self._hub.close_run(run.id)
         if not task.cancelled():
-            self._spawn(self._follow_up(run))
+            if (error := task.exception()) is not None:
+                self._failures[run.id] = error
+                self._spawn(self._follow_up(run, None))
+            elif _concerns_others(ended := task.result()):
+                self._spawn(self._follow_up(run, ended))
         self._changed()
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
@@ -260,9 +276,9 @@ class Driving(Caller):
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _follow_up(self, run: RunRecord) -> None:
+    async def _follow_up(self, run: RunRecord, ended: RunRecord | None) -> None:
         """Tell who waits for the run that it has ended, or only waits."""
-        latest = await self._store.get_run(run.id)
+        latest = ended or await self._store.get_run(run.id)
         if run.parent_run_id is not None:
             await self._tell_caller(run, is_final=latest is None or latest.status.is_final)
         if latest is None or not latest.status.is_final:
@@ -332,3 +348,8 @@ class Driving(Caller):
 
     async def cancel(self, run_id: str) -> None:
         await self._neighbours.cancel(run_id)
+
+
+def _concerns_others(run: RunRecord) -> bool:
+    """Whether anybody must be told how a run stands that is driven no more."""
+    return not run.status.is_final or bool(run.parent_run_id or run.concurrency_key)

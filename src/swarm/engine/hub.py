@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 from swarm.engine.events import RunEvent
+from swarm.kernel.copies import replace
 
 SUBSCRIBER_EVENTS = 10_000
 """Events that wait for one slow follower; beyond that its logs and progress are dropped, oldest

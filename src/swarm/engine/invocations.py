@@ -6,7 +6,7 @@ Used by the steps of a run and by calls outside any run alike, so both obey the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from swarm.definitions.agent import AgentDefinition
 from swarm.definitions.values import check_values, is_secret_reference
@@ -14,6 +14,7 @@ from swarm.engine.files import FileAccess, collect_outputs, handler_inputs
 from swarm.engine.places import Places
 from swarm.engine.secrets import InvocationSecrets, SecretLeaf, SecretReader, with_secrets
 from swarm.kernel.clock import now_text
+from swarm.kernel.copies import replace
 from swarm.kernel.errors import (
     InputError,
     InvalidError,
@@ -39,7 +40,7 @@ from swarm.sandbox.ports import (
     SandboxBackend,
     SandboxRequest,
 )
-from swarm.store.records import AgentRecord, InvocationRecord
+from swarm.store.records import NO_ITEM, AgentRecord, InvocationRecord
 
 _MOST_TOKENS = 10**12
 _MOST_USD = 10**9
@@ -333,9 +334,14 @@ class GuestListener:
 
 
 def started_record(
-    agent: PinnedAgent, context: CallContext, isolation: Isolation
+    agent: PinnedAgent,
+    context: CallContext,
+    isolation: Isolation,
+    *,
+    item_index: int = NO_ITEM,
+    started_at: str | None = None,
 ) -> InvocationRecord:
-    """The invocation as it begins."""
+    """The invocation as it begins, now if ``started_at`` is None."""
     record = agent.record
     return InvocationRecord(
         id=context.invocation_id,
@@ -346,15 +352,18 @@ def started_record(
         status="running",
         run_id=context.run_id,
         step_id=context.step_id,
+        item_index=item_index,
         attempt=context.attempt,
         isolation=isolation,
-        started_at=now_text(),
+        started_at=started_at or now_text(),
         project_id=record.project_id,
     )
 
 
-def ended_record(started: InvocationRecord, completed: Completed) -> InvocationRecord:
-    """The invocation as it ended."""
+def ended_record(
+    started: InvocationRecord, completed: Completed, tokens: int = 0, cost_micros: int = 0
+) -> InvocationRecord:
+    """The invocation as it ended; what it used of models is what it said."""
     result = completed.result
     usage: ResourceUsage = result.usage
     return replace(
@@ -369,6 +378,8 @@ def ended_record(started: InvocationRecord, completed: Completed) -> InvocationR
         peak_memory_bytes=usage.peak_memory_bytes,
         output_bytes=usage.output_bytes,
         log_bytes=usage.log_bytes,
+        tokens=tokens,
+        cost_micros=cost_micros,
         error=result.error,
         error_code=result.error_code,
     )

@@ -178,6 +178,9 @@ class RunService(Runs):
         return self._followers.follow(run_id)
 
     async def wait(self, run_id: str) -> RunRecord:
+        ended = await self._driving.ended(run_id)
+        if ended is not None:
+            return await self.get(run_id)
         async for _ in self.follow(run_id):
             pass
         if (failure := self._driving.failure(run_id)) is not None:

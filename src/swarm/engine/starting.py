@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from swarm.engine.batch import Batch
 from swarm.engine.book import RunBook, failed_step, skipped_step
@@ -16,6 +15,7 @@ from swarm.engine.waitboard import WaitBoard
 from swarm.engine.waits import waiting_step
 from swarm.expressions.template import evaluate_condition
 from swarm.kernel.clock import now, now_text
+from swarm.kernel.copies import replace
 from swarm.kernel.errors import InputError, SwarmError
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import JsonObject, JsonValue
@@ -264,8 +264,8 @@ class Starter:
         if row.status is StepState.RUNNING and row.invocation_id is not None:
             batch.invocations.append(interrupted_record(self._book.run, row, agent.record.digest))
         inputs = checked_inputs(agent, self._inputs(compiled, row, scope), compiled.secrets)
-        row = replace(row, inputs=await self._tools.values.stored(inputs))
-        execution = StepExecution(self._tools, compiled, agent, row, inputs)
+        stored = await self._tools.values.stored(inputs)
+        execution = StepExecution(self._tools, compiled, agent, row, inputs, stored)
         batch.steps.append(execution.step)
         batch.starting.append(execution)
         self._note_row(execution.step)

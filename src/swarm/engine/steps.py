@@ -10,8 +10,9 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from swarm.definitions.workflow import RetryDefinition
 from swarm.engine.budget import Ledger
@@ -27,10 +28,12 @@ from swarm.engine.invocations import (
     effective_isolation,
     ended_record,
     failed_record,
+    killed_record,
     started_record,
 )
 from swarm.engine.values import Values
-from swarm.kernel.clock import now, now_text, to_text
+from swarm.kernel.clock import from_text, now, now_text, to_text
+from swarm.kernel.copies import replace
 from swarm.kernel.errors import InputError, RefusedError, SwarmError
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import JsonObject, JsonValue, dump_bytes
@@ -119,6 +122,7 @@ class StepExecution:
         agent: PinnedAgent,
         step: StepRecord,
         inputs: JsonObject,
+        stored_inputs: JsonObject,
     ) -> None:
         """
         Args:
@@ -126,7 +130,8 @@ class StepExecution:
             compiled: the step's definition.
             agent: what it calls.
             step: its row as it was before; :attr:`step` is to be journalled before :meth:`run`.
-            inputs: checked; where they are large, the row holds a reference to them.
+            inputs: checked.
+            stored_inputs: the same as the row holds them: where they are large, a reference.
         """
         self._tools = tools
         self._definition = compiled.definition
@@ -137,16 +142,17 @@ class StepExecution:
         self._tokens = 0
         self._micros = 0
         self._cache_key = self._make_cache_key() if compiled.definition.cache else None
+        attempt = {} if self._cache_key is not None else self._attempt_fields(step)
         self.step = replace(
             step,
             status=StepState.RUNNING,
             agent_id=agent.record.id,
             agent_name=agent.record.name,
             agent_version=agent.record.version,
+            inputs=stored_inputs,
             started_at=step.started_at or now_text(),
+            **attempt,
         )
-        if self._cache_key is None:
-            self.step = self._next_attempt(self.step)
 
     async def run(self) -> StepEnd:
         """Make attempts until one succeeds or the step may not be tried again."""
@@ -154,17 +160,18 @@ class StepExecution:
             cached = await self._tools.journal.cached_result(self._cache_key, now_text())
             if cached is not None:
                 return self._reuse(cached)
-            self.step = self._next_attempt(self.step)
+            self.step = replace(self.step, **self._attempt_fields(self.step))
             await self._tools.commit(RunChanges(steps=(self.step,)), NO_USAGE)
         while True:
             ended, outputs = await self._attempt_once()
             usage = Usage(ended.wall_ms or 0, ended.tokens, ended.cost_micros)
             self._wall_ms += usage.vm_time_ms
-            self.step = replace(
-                self.step,
-                api_tokens_used=self.step.api_tokens_used + usage.tokens,
-                cost_micros=self.step.cost_micros + usage.cost_micros,
-            )
+            if usage.tokens or usage.cost_micros:
+                self.step = replace(
+                    self.step,
+                    api_tokens_used=self.step.api_tokens_used + usage.tokens,
+                    cost_micros=self.step.cost_micros + usage.cost_micros,
+                )
             if ended.status == Outcome.OK:
                 return await self._succeed(ended, usage, outputs or {})
             pause = self._pause_before_retry(ended.error_code)
@@ -172,18 +179,29 @@ class StepExecution:
                 return StepEnd(self._ended(ended, StepState.FAILED, None), ended, usage)
             await self._prepare_retry(ended, usage, pause)
 
-    def _next_attempt(self, step: StepRecord) -> StepRecord:
-        """The row as the next attempt begins."""
-        isolation = effective_isolation(
-            self._agent, Isolation(self._tools.run.isolation), self._definition.isolation
-        )
+    def killed(self) -> InvocationRecord | None:
+        """The invocation of the attempt that was under way when the step was given up."""
+        if self.step.invocation_id is None:
+            return None
+        started = self.step.attempt_started_at
+        wall_ms = round((now() - from_text(started)).total_seconds() * 1000) if started else 0
         return replace(
-            step,
-            attempt=step.attempt + 1,
-            attempt_started_at=now_text(),
-            invocation_id=new_id("inv"),
-            isolation=isolation,
+            killed_record(self._started()),
+            wall_ms=wall_ms,
+            tokens=self._tokens,
+            cost_micros=self._micros,
         )
+
+    def _attempt_fields(self, step: StepRecord) -> dict[str, Any]:
+        """The row's fields as the next attempt begins."""
+        return {
+            "attempt": step.attempt + 1,
+            "attempt_started_at": now_text(),
+            "invocation_id": new_id("inv"),
+            "isolation": effective_isolation(
+                self._agent, Isolation(self._tools.run.isolation), self._definition.isolation
+            ),
+        }
 
     async def _attempt_once(self) -> tuple[InvocationRecord, JsonObject | None]:
         """Make the attempt that stands on the row; its invocation as it ended, and the outputs."""
@@ -207,10 +225,13 @@ class StepExecution:
                 if tools.ledger is not None:
                     await tools.ledger.settle(granted, used)
         except SwarmError as error:
-            return services.masked_record(self._with_use(failed_record(started, error))), None
+            failed = replace(
+                failed_record(started, error), tokens=self._tokens, cost_micros=self._micros
+            )
+            return services.masked_record(failed), None
         if completed.result.traceback:
             services.log("log", "error", completed.result.traceback)
-        ended = self._with_use(ended_record(started, completed))
+        ended = ended_record(started, completed, self._tokens, self._micros)
         if granted < wanted and ended.error_code == "timeout":
             ended = replace(
                 ended,
@@ -234,9 +255,12 @@ class StepExecution:
 
     def _started(self) -> InvocationRecord:
         isolation = Isolation(self.step.isolation or Isolation.SANDBOX)
-        started = started_record(self._agent, self._context(), isolation)
-        return replace(
-            started, item_index=self.step.item_index, started_at=self.step.attempt_started_at
+        return started_record(
+            self._agent,
+            self._context(),
+            isolation,
+            item_index=self.step.item_index,
+            started_at=self.step.attempt_started_at,
         )
 
     def _context(self) -> CallContext:
@@ -262,9 +286,6 @@ class StepExecution:
         if self._tools.ledger is not None:
             self._tools.ledger.charge(tokens, cost_micros)
             self._tools.ledger.check()
-
-    def _with_use(self, ended: InvocationRecord) -> InvocationRecord:
-        return replace(ended, tokens=self._tokens, cost_micros=self._micros)
 
     def _pause_before_retry(self, code: str | None) -> float | None:
         return retry_pause(self._definition.retry, self.step, code)
@@ -294,7 +315,8 @@ class StepExecution:
             },
         )
         await asyncio.sleep(pause)
-        self.step = self._next_attempt(replace(failed, error=None, error_code=None))
+        again = self._attempt_fields(failed)
+        self.step = replace(failed, error=None, error_code=None, **again)
         await self._tools.commit(RunChanges(steps=(self.step,)), NO_USAGE)
         self._tools.publish(
             kinds[1],

@@ -12,7 +12,7 @@ def now() -> datetime:
 
 def to_text(moment: datetime) -> str:
     """Write an aware time as ``2026-01-31T12:00:00.000000Z`` (sorts as text)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def from_text(text: str) -> datetime:

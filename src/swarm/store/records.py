@@ -394,6 +394,13 @@ class Usage:
     tokens: int = 0
     cost_micros: int = 0
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.vm_time_ms + other.vm_time_ms,
+            self.tokens + other.tokens,
+            self.cost_micros + other.cost_micros,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
