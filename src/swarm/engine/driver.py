@@ -141,6 +141,11 @@ class RunDriver:
         """The run that a step calls has ended, or only waits."""
         self._events.put_nowait(_Note("called", step))
 
+    @property
+    def has_missed_something(self) -> bool:
+        """Whether the run was given up in the very moment in which something was told."""
+        return self._released and not self._events.empty()
+
     # -- the loop --------------------------------------------------------------------------------
 
     async def drive(self) -> RunRecord:
@@ -225,10 +230,12 @@ class RunDriver:
                 notes.setdefault(each.kind, []).append(each.step)
             else:
                 ended.append(self._note_attempt(each, batch))
-        for step in notes.get("called", ()):
-            ended += await self._note_called(step)
-        if "look" in notes:
+        changed = notes.get("called", [])
+        if "look" in notes:  # a called run that another host drives tells of its end so, too
             ended += await self._board.look()
+            changed = list(self._starter.called)
+        for step in dict.fromkeys(changed):
+            ended += await self._note_called(step)
         if self._closing.verdict is None and "cancel" in notes:
             await self._stop(CANCELLATION, ended, batch)
         elif self._closing.verdict is None and "timeout" in notes:

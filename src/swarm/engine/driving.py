@@ -258,7 +258,7 @@ class Driving(Caller):
 
     def _driven(self, run: RunRecord, task: asyncio.Task[RunRecord]) -> None:
         self._tasks.pop(run.id, None)
-        self._drivers.pop(run.id, None)
+        driver = self._drivers.pop(run.id, None)
         self._cancelling.discard(run.id)
         if run.parent_run_id is None:
             self._ledgers.pop(run.id, None)
@@ -267,6 +267,8 @@ class Driving(Caller):
             if (error := task.exception()) is not None:
                 self._failures[run.id] = error
                 self._spawn(self._follow_up(run, None))
+            elif driver is not None and driver.has_missed_something:
+                self._spawn(self.adopt(run.id))
             elif _concerns_others(ended := task.result()):
                 self._spawn(self._follow_up(run, ended))
         self._changed()

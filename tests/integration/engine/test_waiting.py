@@ -80,7 +80,7 @@ steps:
     )
     waiting = await becomes(swarm, run.id, RunState.WAITING)
     assert waiting.owner is None and waiting.wake_at is not None
-    assert run.id not in swarm.runs.driving
+    await swarm.runs.idle()
     ended = await swarm.runs.wait(run.id)
     assert ended.status is RunState.SUCCEEDED
     steps = {step.step_id: step for step in await swarm.store.list_steps(run.id)}
@@ -103,6 +103,20 @@ async def test_a_person_answers_with_a_form(swarm: Swarm, start: Start) -> None:
     )  # fmt: skip
     with pytest.raises(NotFoundError):
         await swarm.runs.answer(run.id, "ask", approved=True)
+
+
+async def test_an_answer_in_the_moment_in_which_the_run_is_given_up_is_heard(
+    swarm: Swarm, start: Start
+) -> None:
+    for name in ("one", "two", "three", "four"):
+        run = await start(APPROVAL, name=name)
+        while True:  # the step waits before the run does
+            step = next(iter(await swarm.store.waiting_steps("approval")), None)
+            if step is not None and step.run_id == run.id:
+                break
+            await asyncio.sleep(0)
+        await swarm.runs.answer(run.id, None, approved=True, values={"where": "test"})
+        assert (await swarm.runs.wait(run.id)).status is RunState.SUCCEEDED
 
 
 async def test_of_two_answers_the_first_stands(swarm: Swarm, start: Start) -> None:

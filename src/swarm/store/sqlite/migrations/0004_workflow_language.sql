@@ -96,7 +96,7 @@ CREATE TABLE events (
     id TEXT NOT NULL,
     name TEXT NOT NULL,
     key TEXT,
-    payload JSON NOT NULL DEFAULT 'null',
+    payload TEXT NOT NULL DEFAULT 'null',
     received_at TIMESTAMP NOT NULL,
     project_id TEXT NOT NULL DEFAULT 'default',
     PRIMARY KEY (project_id, id)
