@@ -17,6 +17,9 @@ import sys
 PROGRAMS = {
     "openssl": ("openssl", "that TLS passes the egress proxy unopened"),
     "bwrap": ("bubblewrap", "what a sandbox costs beside bubblewrap (make bench)"),
+    "gnome-keyring-daemon": ("gnome-keyring", "a master key in the OS keyring"),
+    "dbus-daemon": ("dbus-daemon", "a master key in the OS keyring"),
+    "dbus-send": ("dbus-bin", "a master key in the OS keyring"),
     "sqlite3": ("sqlite3", "that the journal is readable with plain sqlite3"),
     "gcc": ("gcc libc6-dev", "that the journal survives the loss of power"),
     "qemu-system-x86_64": ("qemu-system-x86", "virtual machines (level microvm)"),

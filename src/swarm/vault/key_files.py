@@ -15,7 +15,7 @@ import re
 import stat
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 
 from swarm.kernel.errors import MasterKeyError, RefusedError
@@ -24,6 +24,8 @@ from swarm.vault.key_ring import KeyRing, key_from_text, key_to_text
 
 _NAME = re.compile(r"master-(\d{4,})\.key")
 MAX_FILE_BYTES = 1_024
+TURNSTILE = ".turnstile"
+"""An empty file beside the keys, to be locked."""
 LOCK_POLL_SECONDS = 0.01
 """How often a lock that another holds is tried again."""
 LOCK_WAIT_SECONDS = 60.0
@@ -97,7 +99,10 @@ class KeyFiles:
 
 @asynccontextmanager
 async def locked_folder(folder: Path, *, exclusive: bool) -> AsyncIterator[None]:
-    """Hold the lock of ``folder`` itself; it frees itself when the process ends.
+    """Hold the lock of ``folder`` itself, shared or alone; it frees itself when the process ends.
+
+    All pass a turnstile first. Who wants the lock alone stays in it, so that nobody gets past who
+    shares the lock: else those who share it, one after the other, would keep it taken for ever.
 
     It is polled. Waiting for it in threads hung as soon as more waited than the event loop's pool
     has threads (6 on 2 cores): whoever held it needs a thread of the same pool to go on.
@@ -105,20 +110,25 @@ async def locked_folder(folder: Path, *, exclusive: bool) -> AsyncIterator[None]
     Raises:
         MasterKeyError: the folder cannot be opened, or another keeps its lock for too long.
     """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _unreadable(folder, error) from None
-    try:
-        kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-        deadline = time.monotonic() + LOCK_WAIT_SECONDS
-        while not _try_lock(descriptor, kind):
-            if time.monotonic() > deadline:
-                raise _busy(folder)
-            await asyncio.sleep(LOCK_POLL_SECONDS)
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+    with ExitStack() as stack:
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, lock)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            turnstile = os.open(TURNSTILE, flags, 0o600, dir_fd=lock)
+            stack.callback(os.close, turnstile)
+        except OSError as error:
+            raise _unreadable(folder, error) from None
+        for descriptor in (turnstile, lock):
+            while not _try_lock(descriptor, kind):
+                if time.monotonic() > deadline:
+                    raise _busy(folder)
+                await asyncio.sleep(LOCK_POLL_SECONDS)
+        if not exclusive:
+            fcntl.flock(turnstile, fcntl.LOCK_UN)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

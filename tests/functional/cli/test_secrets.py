@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,13 +113,32 @@ def test_a_wrong_key_is_told_and_nothing_is_lost(cli: Cli) -> None:
         assert done.code == 5, done.err
         assert "SWARM_MASTER_KEY: " in done.err
         assert wrong not in done.err + done.out
-    (key,) = (cli.home / "registry" / "secrets").iterdir()
+    (key,) = (cli.home / "registry" / "secrets").glob("*.key")
     key.chmod(0o644)
     done = cli("secret", "get", "TOKEN")
     assert done.code == 4
     assert "chmod 600" in done.err
     key.chmod(0o600)
     assert cli.ok("secret", "get", "TOKEN").out == "value\n"
+
+
+def test_who_needs_no_stored_secret_reads_no_key_and_loads_no_cryptography(
+    cli: Cli, make_agent: Make, tmp_path: Path
+) -> None:
+    cli.ok("secret", "set", "OTHER", stdin=b"value")
+    (key,) = (cli.home / "registry" / "secrets").glob("*.key")
+    key.write_text("damaged\n")
+    cli.ok("agent", "register", make_agent(COUNTING, COUNTING_HANDLER))
+    cli.ok("workflow", "register", write_workflow(tmp_path / "flow", FLOW))
+    watched = replace(cli, program=(sys.executable, "-X", "importtime", "-P", "-m", "swarm"))
+    for arguments in (("--help",), ("run", "flow", "--json"), ("run", "flow")):
+        done = watched.ok(*arguments, SWARM_SECRET_TOKEN="from the environment")
+        assert "swarm.cli.main" in done.err
+        assert "cryptography" not in done.err
+    done = watched("secret", "get", "OTHER")
+    assert done.code == 5
+    assert "the master key is damaged" in done.err
+    assert "cryptography" in done.err
 
 
 def test_secrets_move_from_home_to_home(cli: Cli, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ async def put(vault: Vault, value: str = "value", identity: SecretIdentity = TOK
 
 
 def key_files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.glob("*.key")}
 
 
 def change(store_path: Path, sql: str) -> None:
