@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from swarm.store.records import (
     DEFAULT_PROJECT,
     AgentRecord,
     AnswerRecord,
+    ArchiveEntry,
     CachedResult,
     EventRecord,
     GrantRecord,
@@ -134,6 +135,9 @@ class RunJournal(Protocol):
 
         Its outputs, step_results, error, completed_at, wake_at and cancel_requested are emptied
         unless ``changes`` sets them, and the answers to the steps in ``changes`` are forgotten.
+
+        Raises:
+            RefusedError: the run was imported.
         """
         ...
 
@@ -219,8 +223,8 @@ class RunJournal(Protocol):
         ...
 
     async def purge_runs(self, completed_before: str, limit: int = 1000) -> list[str]:
-        """Delete ended runs completed before then, oldest first, with their steps, invocations,
-        attributes and answers; return ids."""
+        """Delete ended runs completed (or imported, if they were) before then, oldest first, with
+        their steps, invocations, attributes and answers; return ids."""
         ...
 
 
@@ -302,7 +306,63 @@ class Upkeep(Protocol):
         ...
 
 
-class Store(AgentRegistry, WorkflowRegistry, RunJournal, SecretStore, Upkeep, Protocol):
+class RunArchive(Protocol):
+    """Whole runs that leave for another database, or come from one; see ``store.transfer``."""
+
+    async def archived_page(
+        self, run_id: str, after: str = "", limit: int = 500
+    ) -> tuple[list[ArchiveEntry], str]:
+        """What belongs to a run, a page at a time: steps in the order they were created, then
+        invocations, answers and attributes. ``after`` is what the page before gave; it gives an
+        empty text at the end."""
+        ...
+
+    async def adopt_agent(self, agent: AgentRecord) -> str:
+        """The id of the record with this id, or with this name, version and digest; if there is
+        none, ``agent`` is recorded, inactive."""
+        ...
+
+    async def adopt_workflow(self, workflow: WorkflowRecord) -> str:
+        """As :meth:`adopt_agent`."""
+        ...
+
+    async def restore_run(self, entries: Iterable[ArchiveEntry]) -> bool:
+        """Record an ended run with all that belongs to it in one commit; False, and nothing is
+        changed, if a run with its id is there. The entries may be read more than once, in another
+        thread; the run is the first. It loses its idempotency key if that is taken.
+
+        Raises:
+            NotFoundError: its workflow, or an agent, is not there.
+            ConflictError: an id is taken, or an entry is there twice.
+        """
+        ...
+
+
+class Backups(Protocol):
+    """Copies of the whole database."""
+
+    async def back_up(self, target: Path, *, replace: bool = False) -> int:
+        """Copy what is committed to the file ``target``, for its owner's eyes only, while the
+        database is in use; return its size in bytes. The copy is checked, and is there whole or
+        not at all.
+
+        Raises:
+            ConflictError: ``target`` is there and ``replace`` is False, or it is the database.
+            DatabaseError: it cannot be read, or the copy cannot be written.
+        """
+        ...
+
+
+class Store(
+    AgentRegistry,
+    WorkflowRegistry,
+    RunJournal,
+    SecretStore,
+    Upkeep,
+    RunArchive,
+    Backups,
+    Protocol,
+):
     """One open database."""
 
     async def close(self) -> None:

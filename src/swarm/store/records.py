@@ -14,6 +14,8 @@ from swarm.kernel.json import JsonObject
 DEFAULT_PROJECT = "default"
 DEFAULT_ORGANIZATION = "default"
 """The organization of every project, until there are others."""
+NOT_HERE = "/dev/null"
+"""Where the files of imported agents and workflows are said to lie: a folder that never is."""
 NO_ITEM = -1
 """``item_index`` of a step that is not expanded by ``for_each``."""
 StepKey: TypeAlias = tuple[str, int]
@@ -182,6 +184,8 @@ class RunRecord:
     tree_api_tokens: int = 0
     tree_cost_micros: int = 0
     created_at: str = ""
+    imported_at: str | None = None
+    """When it came from another database. Such a run cannot be taken up again."""
     project_id: str = DEFAULT_PROJECT
 
 
@@ -384,6 +388,10 @@ class CachedResult:
     created_at: str
     expires_at: str
     project_id: str = DEFAULT_PROJECT
+
+
+ArchiveEntry: TypeAlias = RunRecord | StepRecord | InvocationRecord | AnswerRecord | RunAttribute
+"""What a run consists of: the run first, then all that belongs to it."""
 
 
 @dataclass(frozen=True, slots=True)

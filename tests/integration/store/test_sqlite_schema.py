@@ -17,6 +17,7 @@ from swarm.store.records import NewRun, RunAttribute, RunChanges, RunFilter, Run
 from swarm.store.sqlite import SqliteStore
 from swarm.store.sqlite.cached import DELETE_EXPIRED
 from swarm.store.sqlite.creation import SAME_KEY
+from swarm.store.sqlite.exchange import ATTRIBUTES, PAGES
 from swarm.store.sqlite.history import UNFINISHED
 from swarm.store.sqlite.inbox import AWAITING, DELETE_OLD, FIND, FIND_BY_KEY
 from swarm.store.sqlite.journal import CLAIM, OLDEST_ENDED
@@ -231,6 +232,10 @@ async def test_looking_for_an_attribute_reads_its_range_only(
         (DELETE_OLD, "INTEGER PRIMARY KEY", 0),
         (DELETE_EXPIRED, "sqlite_autoindex_step_cache_1", 0),
         *((query, "INTEGER PRIMARY KEY", 0) for query in OUTSIDE_RUNS.values()),
+        (ATTRIBUTES, "idx_run_attributes_run", 1),
+        (PAGES["step_executions"], "idx_steps_run", 0),
+        (PAGES["invocations"], "idx_invocations_run", 0),
+        (PAGES["answers"], "sqlite_autoindex_answers_1", 1),
         ("DELETE FROM run_attributes WHERE run_id = 'x'", "idx_run_attributes_run", 0),
         ("DELETE FROM answers WHERE run_id = 'x'", "sqlite_autoindex_answers_1", 0),
         (OLDEST_ENDED, "idx_runs_completed", 0),

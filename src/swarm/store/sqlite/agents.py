@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from swarm.store.records import AgentRecord, GrantRecord
+from swarm.store.records import NOT_HERE, AgentRecord, GrantRecord
 from swarm.store.sqlite.kept import Kept
 from swarm.store.sqlite.rows import AGENTS, GRANTS, Value
 from swarm.store.versions import version_key
@@ -13,6 +13,14 @@ from swarm.store.versions import version_key
 _SELECT = f"SELECT {AGENTS.column_list} FROM agents"
 _STANDING = "SELECT id, updated_at FROM agents WHERE project_id = ? AND active = 1"
 _INSERT = AGENTS.insert()
+_KEPT = {"id", "name", "version", "digest", "created_at", "project_id"}
+# What an import claimed about a digest is made good by who registers it.
+_CHANGES = ", ".join(f"{name} = excluded.{name}" for name in AGENTS.columns if name not in _KEPT)
+_PUT = (
+    f"{_INSERT} ON CONFLICT (project_id, name, version, digest) DO UPDATE SET {_CHANGES} "
+    f"WHERE agents.path = '{NOT_HERE}'"
+)
+_ADOPT = f"{_INSERT} ON CONFLICT DO NOTHING"
 _INSERT_GRANT = f"{GRANTS.insert()} ON CONFLICT (project_id, digest, permission, value) DO NOTHING"
 
 
@@ -30,15 +38,25 @@ def add(
     )
     key = (agent.project_id, agent.name, agent.version, agent.digest)
     same = "WHERE project_id = ? AND name = ? AND version = ? AND digest = ?"
-    standing = connection.execute(
+    connection.execute(_PUT, row)
+    connection.execute(
         f"UPDATE agents SET active = 1, updated_at = ?, path = ?, source = ?, "
         f"environment_digest = ? {same}",
         (agent.updated_at, agent.path, agent.source, agent.environment_digest, *key),
     )
-    if not standing.rowcount:
-        connection.execute(_INSERT, row)
     connection.executemany(_INSERT_GRANT, grants)
     return AGENTS.decode(connection.execute(f"{_SELECT} {same}", key).fetchone())
+
+
+def adopt(connection: sqlite3.Connection, agent: AgentRecord, row: Sequence[Value]) -> str:
+    """Insert ``agent`` unless it is there, by its id or as the same; the id of what stands."""
+    connection.execute(_ADOPT, row)
+    (found,) = connection.execute(
+        "SELECT coalesce((SELECT id FROM agents WHERE id = ?), (SELECT id FROM agents "
+        "WHERE project_id = ? AND name = ? AND version = ? AND digest = ?))",
+        (agent.id, agent.project_id, agent.name, agent.version, agent.digest),
+    ).fetchone()
+    return str(found)
 
 
 def remove(

@@ -57,25 +57,32 @@ def encode(new: NewRun) -> EncodedRun:
 
 def create(connection: sqlite3.Connection, new: EncodedRun) -> RunRecord:
     """Insert the run, unless its idempotency key has one; return the run that stands."""
-    record = new.record
-    if record.idempotency_key is not None:
-        key = (record.project_id, record.workflow_name, record.idempotency_key)
-        if row := connection.execute(SAME_KEY, key).fetchone():
-            return RUNS.decode(row)
+    if (standing := same_key(connection, new.record)) is not None:
+        return standing
     connection.execute(_INSERT, new.run)
-    _insert_rest(connection, new)
-    return record
+    _STEPS.run(connection, new.steps)
+    add_attributes(connection, new)
+    return new.record
 
 
 def create_unless_there(connection: sqlite3.Connection, new: EncodedRun) -> bool:
     """Insert the run unless there is one with its id; whether there was none."""
     if not connection.execute(_INSERT_UNLESS_THERE, new.run).rowcount:
         return False
-    _insert_rest(connection, new)
+    _STEPS.run(connection, new.steps)
+    add_attributes(connection, new)
     return True
 
 
-def _insert_rest(connection: sqlite3.Connection, new: EncodedRun) -> None:
-    _STEPS.run(connection, new.steps)
+def same_key(connection: sqlite3.Connection, run: RunRecord) -> RunRecord | None:
+    """The run that has the idempotency key of ``run``."""
+    if run.idempotency_key is None:
+        return None
+    key = (run.project_id, run.workflow_name, run.idempotency_key)
+    row = connection.execute(SAME_KEY, key).fetchone()
+    return RUNS.decode(row) if row else None
+
+
+def add_attributes(connection: sqlite3.Connection, new: EncodedRun) -> None:
     if new.attributes:
         connection.executemany(_INSERT_ATTRIBUTE, new.attributes)

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from swarm.kernel.errors import InvalidError, OwnershipLost
+from swarm.kernel.errors import InvalidError, OwnershipLost, RefusedError
 from swarm.kernel.json import JsonObject
 from swarm.store.records import RunChanges, RunRecord, StepKey
 from swarm.store.sqlite import consequences
@@ -45,8 +45,9 @@ _INVOCATIONS = Upsert(
     INVOCATIONS, key=("id",), keep=("run_id", "agent_id", "step_id", "item_index", "project_id")
 )
 OLDEST_ENDED = (
-    "SELECT id FROM workflow_runs INDEXED BY idx_runs_completed WHERE completed_at < ? "
-    f"AND status IN {_FINAL} ORDER BY completed_at LIMIT ?"
+    "SELECT id FROM workflow_runs INDEXED BY idx_runs_completed WHERE completed_at IS NOT NULL "
+    "AND coalesce(imported_at, completed_at) < ? "
+    f"AND status IN {_FINAL} ORDER BY coalesce(imported_at, completed_at) LIMIT ?"
 )
 _SETTABLE = frozenset(RUNS.columns) - {"id", "epoch", "project_id", "created_at"}
 _PURGED = (
@@ -193,10 +194,16 @@ def reopen(
     """Take the run up again; ``steps`` are those that change, whose answers are forgotten."""
     reopened = connection.execute(
         f"UPDATE workflow_runs SET {changes.assignments}, status = 'running', owner = ?, "
-        f"epoch = epoch + 1 WHERE id = ? AND status IN {_FINAL}",
+        f"epoch = epoch + 1 WHERE id = ? AND status IN {_FINAL} AND imported_at IS NULL",
         (*changes.values, owner, run_id),
     )
     if not reopened.rowcount:
+        if (run := get_run(connection, run_id)) and run.imported_at:
+            raise RefusedError(
+                "the run was imported: what it was to use is not known to be the same here",
+                where=run_id,
+                remedy="`swarm runs retry` starts it anew with what is registered here",
+            )
         return None
     _STEPS.run(connection, changes.steps)
     _INVOCATIONS.run(connection, changes.invocations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from swarm.store.records import (
     DEFAULT_PROJECT,
     AgentRecord,
     AnswerRecord,
+    ArchiveEntry,
     CachedResult,
     EventRecord,
     GrantRecord,
@@ -32,6 +33,7 @@ from swarm.store.sqlite import (
     agents,
     cached,
     creation,
+    exchange,
     history,
     inbox,
     journal,
@@ -40,6 +42,7 @@ from swarm.store.sqlite import (
     waits,
     workflows,
 )
+from swarm.store.sqlite.backup import DatabaseBackups
 from swarm.store.sqlite.batches import Session
 from swarm.store.sqlite.failures import Failures
 from swarm.store.sqlite.kept import Kept
@@ -81,15 +84,17 @@ async def open_store(
 
     writer = Writer(open_session, failures)
     await writer.start()
-    return SqliteStore(writer, Readers(path, settings, failures))
+    readers = Readers(path, settings, failures)
+    return SqliteStore(writer, readers, DatabaseBackups(path, settings, failures))
 
 
 class SqliteStore:
     """One open database; see ``store.ports`` for what each method promises."""
 
-    def __init__(self, writer: Writer, readers: Readers) -> None:
+    def __init__(self, writer: Writer, readers: Readers, backups: DatabaseBackups) -> None:
         self._writer = writer
         self._readers = readers
+        self._backups = backups
         self._agents = Kept(AGENTS)
         self._workflows = Kept(WORKFLOWS)
 
@@ -305,6 +310,33 @@ class SqliteStore:
 
     async def cached_result(self, key: str, moment: str) -> CachedResult | None:
         return await self._readers.run(lambda connection: cached.get(connection, key, moment))
+
+    # Whole runs, and the whole database
+
+    async def archived_page(
+        self, run_id: str, after: str = "", limit: int = 500
+    ) -> tuple[list[ArchiveEntry], str]:
+        return await self._readers.run(
+            lambda connection: exchange.page(connection, run_id, after, limit)
+        )
+
+    async def adopt_agent(self, agent: AgentRecord) -> str:
+        agent = replace(agent, active=False, updated_at=now_text())
+        row = AGENTS.encode(agent)
+        return await self._writer.submit(lambda connection: agents.adopt(connection, agent, row))
+
+    async def adopt_workflow(self, workflow: WorkflowRecord) -> str:
+        workflow = replace(workflow, active=False, updated_at=now_text())
+        row = workflows.encode(workflow)
+        return await self._writer.submit(
+            lambda connection: workflows.adopt(connection, workflow, row)
+        )
+
+    async def restore_run(self, entries: Iterable[ArchiveEntry]) -> bool:
+        return await self._writer.submit(lambda connection: exchange.restore(connection, entries))
+
+    async def back_up(self, target: Path, *, replace: bool = False) -> int:
+        return await self._backups.make(target, replace=replace)
 
     # Secrets
 

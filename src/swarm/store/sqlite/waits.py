@@ -49,7 +49,7 @@ ANSWERED = (
     "AND answer.item_index = step.item_index WHERE step.status = 'waiting' "
     f"UNION ALL {_WAITING_FOR_EVENT} step.wait_key IS NULL) "
     f"UNION ALL {_WAITING_FOR_EVENT} event.key = step.wait_key)"
-    " UNION ALL SELECT id FROM workflow_runs INDEXED BY idx_runs_status "
+    " UNION ALL SELECT id FROM workflow_runs INDEXED BY idx_runs_cancelled "
     "WHERE status = 'waiting' AND cancel_requested = 1"
     ") AND +status = 'waiting' AND owner IS NULL ORDER BY id LIMIT ?"
 )

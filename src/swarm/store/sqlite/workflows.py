@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from swarm.kernel.json import JsonObject
-from swarm.store.records import WorkflowRecord
+from swarm.store.records import NOT_HERE, WorkflowRecord
 from swarm.store.sqlite.kept import Kept
 from swarm.store.sqlite.rows import WORKFLOWS, Value, encode_json
 from swarm.store.versions import version_key
@@ -16,6 +16,16 @@ _DERIVED = ("steps", "variables", "on_error", "on_success")
 _SELECT = f"SELECT {WORKFLOWS.column_list} FROM workflows"
 _STANDING = "SELECT id, updated_at FROM workflows WHERE project_id = ? AND active = 1"
 _INSERT = WORKFLOWS.insert(extra=_DERIVED)
+_KEPT = {"id", "name", "version", "digest", "created_at", "enabled", "project_id"}
+# What an import claimed about a digest is made good by who registers it.
+_CHANGES = ", ".join(
+    f"{name} = excluded.{name}" for name in (*WORKFLOWS.columns, *_DERIVED) if name not in _KEPT
+)
+_PUT = (
+    f"{_INSERT} ON CONFLICT (project_id, name, version, digest) DO UPDATE SET {_CHANGES} "
+    f"WHERE workflows.path = '{NOT_HERE}'"
+)
+_ADOPT = f"{_INSERT} ON CONFLICT DO NOTHING"
 
 
 def encode(workflow: WorkflowRecord) -> list[Value]:
@@ -40,19 +50,28 @@ def add(
     )
     key = (*named, workflow.version, workflow.digest)
     same = "WHERE project_id = ? AND name = ? AND version = ? AND digest = ?"
-    standing = connection.execute(
+    disabled = connection.execute(
+        "SELECT 1 FROM workflows WHERE project_id = ? AND name = ? AND enabled = 0 LIMIT 1", named
+    ).fetchone()
+    connection.execute(_PUT, row)
+    connection.execute(
         f"UPDATE workflows SET active = 1, updated_at = ?, path = ? {same}",
         (workflow.updated_at, workflow.path, *key),
     )
-    if not standing.rowcount:
-        disabled = connection.execute(
-            "SELECT 1 FROM workflows WHERE project_id = ? AND name = ? AND enabled = 0 LIMIT 1",
-            named,
-        ).fetchone()
-        connection.execute(_INSERT, row)
-        if disabled:
-            connection.execute("UPDATE workflows SET enabled = 0 WHERE id = ?", (workflow.id,))
+    if disabled:
+        connection.execute(f"UPDATE workflows SET enabled = 0 {same}", key)
     return WORKFLOWS.decode(connection.execute(f"{_SELECT} {same}", key).fetchone())
+
+
+def adopt(connection: sqlite3.Connection, workflow: WorkflowRecord, row: Sequence[Value]) -> str:
+    """Insert ``workflow`` unless it is there, by its id or as the same; the id of what stands."""
+    connection.execute(_ADOPT, row)
+    (found,) = connection.execute(
+        "SELECT coalesce((SELECT id FROM workflows WHERE id = ?), (SELECT id FROM workflows "
+        "WHERE project_id = ? AND name = ? AND version = ? AND digest = ?))",
+        (workflow.id, workflow.project_id, workflow.name, workflow.version, workflow.digest),
+    ).fetchone()
+    return str(found)
 
 
 def get(connection: sqlite3.Connection, workflow_id: str) -> WorkflowRecord | None:

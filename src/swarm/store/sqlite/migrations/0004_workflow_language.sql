@@ -29,9 +29,11 @@ CREATE INDEX idx_runs_slots ON workflow_runs(project_id, concurrency_key)
     WHERE concurrency_key IS NOT NULL AND epoch > 0 AND status IN ('pending', 'running', 'waiting');
 CREATE INDEX idx_runs_queue ON workflow_runs(project_id, concurrency_key, priority DESC, id)
     WHERE concurrency_key IS NOT NULL AND epoch = 0 AND status = 'pending';
--- Runs that wait: those that go on by themselves, and those that a process drives all the same.
+-- Runs that wait: those that go on by themselves, those to be cancelled, and those that a process
+-- drives all the same.
 CREATE INDEX idx_runs_wake ON workflow_runs(wake_at)
     WHERE wake_at IS NOT NULL AND status = 'waiting' AND owner IS NULL;
+CREATE INDEX idx_runs_cancelled ON workflow_runs(id) WHERE status = 'waiting' AND cancel_requested = 1;
 CREATE INDEX idx_runs_driven ON workflow_runs(id) WHERE status = 'waiting' AND owner IS NOT NULL;
 -- Listing, with or without the runs that others called.
 DROP INDEX idx_runs_project_state;
@@ -68,6 +70,12 @@ CREATE INDEX idx_steps_waiting_run ON step_executions(run_id) WHERE status = 'wa
 
 ALTER TABLE invocations ADD COLUMN tokens INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE invocations ADD COLUMN cost_micros INTEGER NOT NULL DEFAULT 0;
+
+-- Runs that came from another database. They are kept as long after that as others after their end.
+ALTER TABLE workflow_runs ADD COLUMN imported_at TIMESTAMP;
+DROP INDEX idx_runs_completed;
+CREATE INDEX idx_runs_completed ON workflow_runs(coalesce(imported_at, completed_at))
+    WHERE completed_at IS NOT NULL;
 
 -- Labels, and the values of the inputs that a workflow declares under `search`.
 CREATE TABLE run_attributes (
