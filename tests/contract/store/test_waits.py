@@ -241,6 +241,13 @@ async def test_an_event_is_told_to_whom_it_concerns(
     assert len(await store.find_events("paid", None, "", 10, DEFAULT_PROJECT)) == 3
 
 
+@pytest.mark.parametrize("payload", [1, 1.0, -2.5e300, "1", "null", True, None, [], {"a": 0}])
+async def test_an_events_payload_is_any_json(store: Store, payload: Any) -> None:
+    await store.add_event(event("e1", payload=payload))
+    (found,) = await store.find_events("paid", None, "", 1, DEFAULT_PROJECT)
+    assert repr(found.payload) == repr(payload), "a number stays the number that it was"
+
+
 async def test_events_are_found_by_name_and_key_in_order(store: Store) -> None:
     times = [LATER, SOON, LATEST, SOON]
     events = [
