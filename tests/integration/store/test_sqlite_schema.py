@@ -258,7 +258,13 @@ async def test_no_query_scans_a_table_that_grows(
     assert steps[0].startswith("SEARCH")
     assert index in steps[0]
     # What waits now is always little beside the history.
-    few = ("idx_runs_driven", "idx_runs_cancelled", "idx_steps_waiting", "idx_steps_awaited", "SCAN answer")
+    few = (
+        "idx_runs_driven",
+        "idx_runs_cancelled",
+        "idx_steps_waiting",
+        "idx_steps_awaited",
+        "SCAN answer",
+    )
     scans = [s for s in steps if s.startswith("SCAN") and not any(name in s for name in few)]
     assert scans == []
     assert sum("TEMP B-TREE" in step for step in steps) == sorts
