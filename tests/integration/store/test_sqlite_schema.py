@@ -28,6 +28,8 @@ from swarm.store.sqlite.waits import ANSWERED, DUE, LIST_ANSWERS, NEWS, NEXT_WAK
 SPECIFICATION = Path(__file__).with_name("specification.sql")
 MOMENT = "2026-01-31T12:00:00.000000Z"
 LABEL = RunAttribute("label", "env", "prod")
+NARROWER = {"idx_steps_status"}
+"""Indexes that leave out what nobody looks for with them."""
 UNIQUE_WITHIN_A_PROJECT = {"agents", "workflows", "secrets", "triggers"}
 
 
@@ -80,7 +82,10 @@ async def test_all_that_is_specified_is_there(
         assert references <= {
             row[2:5] for row in plain.execute(f"PRAGMA foreign_key_list({table})")
         }
-    assert indexes(specified).items() <= indexes(plain).items()
+    found = indexes(plain)
+    for name in NARROWER:
+        found[name], _, _ = found[name].partition(" WHERE ")
+    assert indexes(specified).items() <= found.items()
 
 
 async def test_every_record_belongs_to_a_project(plain: sqlite3.Connection) -> None:
@@ -245,6 +250,10 @@ async def test_looking_for_an_attribute_reads_its_range_only(
             0,
         ),
         ("SELECT * FROM step_executions WHERE run_id = 'x' ORDER BY rowid", "idx_steps_run", 0),
+        *(
+            (f"SELECT * FROM step_executions WHERE status = '{state}'", "idx_steps_status", 0)
+            for state in ("failed", "cancelled", "waiting")
+        ),
         ("SELECT * FROM invocations WHERE run_id = 'x' ORDER BY rowid", "idx_invocations_run", 0),
         ("DELETE FROM step_executions WHERE run_id = 'x'", "step_executions", 0),
         ("DELETE FROM invocations WHERE run_id = 'x'", "idx_invocations_run", 0),
