@@ -82,6 +82,7 @@ class RunService(Runs):
         self._inbox = Inbox(store, settings)
         self._hub = EventHub()
         self._changed = asyncio.Event()
+        self._taken_over: set[str] = set()
         self._peers = Peers(hosts, role, self._requests(), self._host_died)
         self._workers = WorkerStarter(worker_command, home)
         self._driving = Driving(
@@ -128,9 +129,15 @@ class RunService(Runs):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop driving: runs that have not ended stay as they are, to be resumed."""
+        """Stop driving: runs that have not ended stay as they are, to be resumed.
+
+        Those that this process took over from one that died are left to a worker.
+        """
+        left = self._taken_over & self._driving.ids
         await self._driving.stop()
         await self._peers.leave()
+        if left and not self._peers.is_long_lived:
+            await self._workers.start()
 
     # -- starting --------------------------------------------------------------------------------
 
@@ -324,8 +331,9 @@ class RunService(Runs):
         if self._peers.is_long_lived:
             await self.resume()
             await self._driving.set_alarm()
-        elif self._peers.is_first and await self.orphans():
-            await self._workers.start()
+        elif self._peers.is_first:
+            # Starting a worker for them would take longer than their users should wait.
+            self._taken_over |= {run.id for run in await self.resume()}
         self._changed.set()
 
     # -- working ---------------------------------------------------------------------------------
