@@ -63,6 +63,8 @@ def loads(text: str | bytes) -> JsonValue:
 
 
 def _is_too_deep(text: str | bytes, value: JsonValue) -> bool:
+    if len(text) <= MAX_DEPTH:
+        return False
     brackets = ("[", "{") if isinstance(text, str) else (b"[", b"{")
     if sum(map(text.count, brackets)) <= MAX_DEPTH:  # type: ignore[arg-type]
         return False

@@ -21,8 +21,6 @@ from swarm.store.sqlite.rows import (
     Row,
     Upsert,
     Value,
-    decode_json,
-    encode_json,
 )
 
 _FINAL = "('succeeded', 'failed', 'cancelled')"
@@ -40,6 +38,7 @@ CLAIM = (
     "AND (status <> 'pending' OR cancel_requested OR concurrency_key IS NULL "
     f"OR concurrency_limit IS NULL OR {_CLAIMED} < concurrency_limit)"
 )
+_HAS_EPOCH = "SELECT 1 FROM workflow_runs WHERE id = ? AND epoch = ?"
 _STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
 _INVOCATIONS = Upsert(
     INVOCATIONS, key=("id",), keep=("run_id", "agent_id", "step_id", "item_index", "project_id")
@@ -141,20 +140,14 @@ def commit_all(
     connection: sqlite3.Connection, commits: Sequence[Commit]
 ) -> list[OwnershipLost | None]:
     """Apply those ``commits``, in order, whose epoch is their run's; an error for each other."""
-    epochs = _epochs(connection, {commit.run_id for commit in commits})
     outcomes: list[OwnershipLost | None] = []
     steps: list[Row] = []
     invocations: list[Row] = []
     for commit in commits:
-        if epochs.get(commit.run_id) != commit.epoch:
+        if not _set_fields(connection, commit):
             outcomes.append(_ownership_lost(commit.run_id))
             continue
         changes = commit.changes
-        if changes.assignments:
-            connection.execute(
-                f"UPDATE workflow_runs SET {changes.assignments} WHERE id = ?",
-                (*changes.values, commit.run_id),
-            )
         steps += changes.steps
         invocations += changes.invocations
         outcomes.append(None)
@@ -165,15 +158,17 @@ def commit_all(
     return outcomes
 
 
-def _epochs(connection: sqlite3.Connection, run_ids: set[str]) -> dict[str, int]:
-    """The epochs of those runs that exist, as one row: each row fetched costs like a statement."""
-    (epochs,) = connection.execute(
-        "SELECT json_group_object(id, epoch) FROM workflow_runs "
-        "WHERE id IN (SELECT value FROM json_each(?))",
-        (encode_json(list(run_ids)),),
-    ).fetchone()
-    found: dict[str, int] = decode_json(epochs)
-    return found
+def _set_fields(connection: sqlite3.Connection, commit: Commit) -> bool:
+    """Set the fields of the run, if there are any; whether the run has the commit's epoch."""
+    changes = commit.changes
+    if not changes.assignments:
+        row = connection.execute(_HAS_EPOCH, (commit.run_id, commit.epoch)).fetchone()
+        return row is not None
+    updated = connection.execute(
+        f"UPDATE workflow_runs SET {changes.assignments} WHERE id = ? AND epoch = ?",
+        (*changes.values, commit.run_id, commit.epoch),
+    )
+    return updated.rowcount == 1
 
 
 def _ownership_lost(run_id: str) -> OwnershipLost:
