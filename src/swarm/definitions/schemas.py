@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
 from swarm.definitions.agent import AgentDefinition
 from swarm.definitions.apkg import CONSENT_KEYS, FOREIGN_KEYS, RUNTIME_PATTERN
 from swarm.definitions.fields import Definition
+from swarm.definitions.step_rules import NOT_WITH_WAIT, ONLY_WITH_AGENT, TARGETS, WAITS
 from swarm.definitions.workflow import WorkflowDefinition
 from swarm.kernel.json import JsonObject, JsonValue
 
@@ -43,12 +45,36 @@ def agent_schema() -> JsonObject:
 
 def workflow_schema() -> JsonObject:
     """The schema of ``workflow.yaml``."""
+    generated = _generated(WorkflowDefinition)
+    definitions = generated["$defs"]
+    definitions["StepDefinition"] |= _step_rules()
+    definitions["WaitDefinition"] |= _exactly_one(WAITS)
+    definitions["ActionDefinition"] |= _exactly_one(("notify", "step"))
+    definitions["BudgetDefinition"] |= {"minProperties": 1}
     return {
         "$schema": DIALECT,
         "$id": WORKFLOW_SCHEMA_ID,
-        **_generated(WorkflowDefinition),
+        **generated,
         "title": "Swarm workflow (workflow.yaml)",
     }
+
+
+def _step_rules() -> JsonObject:
+    """Which keys of a step may stand together; see :mod:`swarm.definitions.step_rules`."""
+    return {
+        **_exactly_one(TARGETS),
+        "dependentRequired": {
+            "max_parallel": ["for_each"],
+            **{key: ["agent"] for key in ONLY_WITH_AGENT},
+        },
+        "dependentSchemas": {
+            "wait": {"not": {"anyOf": [{"required": [key]} for key in NOT_WITH_WAIT]}}
+        },
+    }
+
+
+def _exactly_one(keys: Sequence[str]) -> JsonObject:
+    return {"oneOf": [{"required": [key]} for key in keys]}
 
 
 def _apkg_form(normal: JsonObject, definitions: JsonObject) -> JsonObject:

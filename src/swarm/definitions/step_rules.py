@@ -25,8 +25,8 @@ MAX_HANDLER_DEPTH: Final = 3
 TARGETS: Final = ("agent", "workflow", "wait")
 WAITS: Final = ("duration", "until", "approval", "event")
 
-_ONLY_WITH_AGENT: Final = ("isolation", "network", "cache")
-_NOT_WITH_WAIT: Final = ("inputs", "retry", "timeout_seconds")
+ONLY_WITH_AGENT: Final = ("isolation", "network", "cache")
+NOT_WITH_WAIT: Final = ("inputs", "retry", "timeout_seconds")
 _WITH_DEADLINE: Final = ("approval", "event")
 _REFERENCE = re.compile(rf"{NAME_PATTERN[1:-1]}(@{VERSION_PATTERN[1:-1]})?")
 
@@ -105,7 +105,7 @@ def _target_problems(step: StepDefinition, at: Location, source: Source) -> Iter
         return
     if given != ["agent"]:
         does = "waits" if given == ["wait"] else "runs a workflow"
-        for key in _ONLY_WITH_AGENT:
+        for key in ONLY_WITH_AGENT:
             if getattr(step, key) is not None:
                 yield source.problem(
                     (*at, key),
@@ -127,7 +127,7 @@ def _waiting_step_problems(step: StepDefinition, at: Location, source: Source) -
     kinds = [kind for kind in _WITH_DEADLINE if getattr(step.wait, kind) is not None]
     if kinds:
         remedies["timeout_seconds"] = f"give `wait.{kinds[0]}.deadline` instead"
-    for key in _NOT_WITH_WAIT:
+    for key in NOT_WITH_WAIT:
         if getattr(step, key):
             yield source.problem(
                 (*at, key),

@@ -14,7 +14,6 @@ from swarm.kernel.json import JsonValue
 SCALARS: Final = frozenset({"string", "integer", "number", "boolean"})
 TIMES: Final = frozenset({"string", "integer", "number"})
 """Types of what can say a length of time."""
-_KEYS: Final = TIMES
 _TEXT: Final = frozenset({"string"})
 _ARRAY: Final = frozenset({"array"})
 
@@ -69,7 +68,7 @@ def _wait_parts(wait: WaitDefinition) -> Iterator[Part]:
     if wait.approval is not None:
         yield Part(("wait", "approval", "message"), wait.approval.message, per_item=True)
     if wait.event is not None and wait.event.key is not None:
-        yield Part(("wait", "event", "key"), wait.event.key, per_item=True, accepts=_KEYS)
+        yield Part(("wait", "event", "key"), wait.event.key, per_item=True, accepts=SCALARS)
     for kind, asked in (("approval", wait.approval), ("event", wait.event)):
         if asked is not None and asked.deadline is not None:
             location = ("wait", kind, "deadline")

@@ -250,6 +250,12 @@ def _limit_problems(
     for placed in placed_steps:
         step, at = placed.step, placed.location
         yield from host_problems(step.network or (), (*at, "network"), source)
+        if isinstance(step.for_each, tuple) and len(step.for_each) > settings.max_items:
+            yield source.problem(
+                (*at, "for_each"),
+                f"`for_each` has {len(step.for_each)} items; the limit is {settings.max_items}",
+                "split them over several steps, or raise the setting max_items",
+            )
         if step.agent is not None:
             limit = (*at, "timeout_seconds")
             yield from time_limit_problem(step.timeout_seconds, limit, source, settings)

@@ -47,6 +47,14 @@ WORKFLOWS = [
     " when: '${inputs.i > 1}', retry: {attempts: 2, on: [timeout]}, timeout_seconds: 1.5,"
     " on_error: continue, isolation: microvm, network: []}],"
     " on_error: [{notify: {type: log, message: m, level: error}}], on_success: [], tags: [a]}",
+    "{name: a, version: 1.0.0, inputs: [{name: i}], outputs: [{name: o, value: 1, type: integer}],"
+    " steps: [{id: x, workflow: b, for_each: [1, '${inputs.i}'], max_parallel: 2,"
+    " on_error: {steps: [{id: y, agent: z, cache: {}}], then: continue}},"
+    " {id: t, wait: {duration: 2d}}, {id: u, wait: {until: '2030-01-31T09:00Z'}},"
+    " {id: v, wait: {approval: {message: m, form: [{name: f}], deadline: 5}}},"
+    " {id: w, wait: {event: {name: e, key: k, deadline: 5m}}}],"
+    " on_cancel: [{step: {id: s, agent: z}}], timeout_seconds: 5, priority: -3, search: [i],"
+    " concurrency: {key: '${inputs.i}', limit: 2}, budget: {usd: 1.5}, labels: {a: b}}",
 ]
 FAULTY_WORKFLOWS = [
     "{name: a, version: 1.0.0}",
@@ -56,6 +64,17 @@ FAULTY_WORKFLOWS = [
     "{name: a, version: 1.0.0, steps: [{id: x, agent: x, retry: {attempts: 0}}]}",
     "{name: a, version: 1.0.0, steps: [{id: x, agent: x}], variables: {a-b: 1}}",
     "{name: a, version: 1.0.0, steps: [{id: x, agent: x}], on_error: [{log: x}]}",
+    "{name: a, version: 1.0.0, steps: [{id: x}]}",
+    "{name: a, version: 1.0.0, steps: [{id: x, agent: x, workflow: y}]}",
+    "{name: a, version: 1.0.0, steps: [{id: x, agent: x, max_parallel: 2}]}",
+    "{name: a, version: 1.0.0, steps: [{id: x, workflow: x, cache: {}}]}",
+    "{name: a, version: 1.0.0, steps: [{id: x, wait: {duration: 1}, retry: {}}]}",
+    "{name: a, version: 1.0.0, steps: [{id: x, wait: {}}]}",
+    "{name: a, version: 1.0.0, steps: [{id: x, wait: {duration: 1, event: {name: e}}}]}",
+    "{name: a, version: 1.0.0, steps: [{id: x, agent: x, on_error: {steps: [{id: y}]}}]}",
+    "{name: a, version: 1.0.0, steps: [{id: x, agent: x}], on_success: [{}]}",
+    "{name: a, version: 1.0.0, steps: [{id: x, agent: x}], budget: {}}",
+    "{name: a, version: 1.0.0, steps: [{id: x, agent: x}], outputs: [{name: o}]}",
 ]
 
 
