@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Final
+
+_SHOWN_NODES: Final = 20
 
 
 def find_cycles(graph: Mapping[str, Collection[str]]) -> list[tuple[str, ...]]:
@@ -41,5 +44,9 @@ def find_cycles(graph: Mapping[str, Collection[str]]) -> list[tuple[str, ...]]:
 
 
 def shown_cycle(cycle: tuple[str, ...]) -> str:
-    """``a -> b -> a``; each waits for the next."""
+    """``a -> b -> a``; each waits for the next. Of a long one, the begin and the end."""
+    if len(cycle) > _SHOWN_NODES:
+        left_out = len(cycle) - _SHOWN_NODES
+        half = _SHOWN_NODES // 2
+        cycle = (*cycle[:half], f"... ({left_out} more)", *cycle[-half:])
     return " -> ".join((*cycle, cycle[0]))
