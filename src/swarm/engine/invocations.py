@@ -89,6 +89,8 @@ class Completed:
     sandbox_id: str | None
     isolation: Isolation
     layers: tuple[str, ...]
+    started_at: str
+    """When it had a place and its sandbox was begun; before that it waited for others."""
 
 
 def checked_inputs(
@@ -169,9 +171,11 @@ class Invoker:
         mounts = await call.files.mount_inputs(agent.definition.inputs, call.inputs)
         request = self._request(agent, call, mounts)
         async with self._places.taken(call.priority):
+            started_at = now_text()
             sandbox = await backend.prepare(request)
             try:
-                return await self._call(agent, call, sandbox, mounts, services)
+                result = await self._call(agent, call, sandbox, mounts, services)
+                return Completed(result, sandbox.id, sandbox.isolation, sandbox.layers, started_at)
             finally:
                 await sandbox.destroy()
 
@@ -197,7 +201,7 @@ class Invoker:
         sandbox: Sandbox,
         mounts: tuple[InputMount, ...],
         services: AgentServices,
-    ) -> Completed:
+    ) -> InvocationResult:
         isolated = sandbox.isolation is not Isolation.NONE
         inputs = handler_inputs(call.inputs, mounts, isolated)
         inputs = await services.with_secrets(inputs, call.secrets)
@@ -205,7 +209,7 @@ class Invoker:
         result = services.masked(await sandbox.call(inputs, call.context, services))
         if result.outcome is Outcome.OK:
             result = await self._checked_result(agent, call, sandbox, result, services.masked_text)
-        return Completed(result, sandbox.id, sandbox.isolation, sandbox.layers)
+        return result
 
     async def _checked_result(
         self,
@@ -372,6 +376,7 @@ def ended_record(
         sandbox_id=completed.sandbox_id,
         isolation=completed.isolation,
         layers=completed.layers,
+        started_at=completed.started_at,
         completed_at=now_text(),
         wall_ms=usage.wall_ms,
         cpu_ms=usage.cpu_ms,

@@ -344,10 +344,13 @@ class StepExecution:
     def _ended(
         self, ended: InvocationRecord, state: StepState, outputs: JsonObject | None
     ) -> StepRecord:
+        # While it runs, the row tells since when; once it has ended, when its work began.
+        started_at = ended.started_at if self.step.attempt == 1 else self.step.started_at
         return replace(
             self.step,
             status=state,
             outputs=outputs,
+            started_at=started_at,
             vm_id=ended.sandbox_id,
             isolation=ended.isolation,
             completed_at=now_text(),
