@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -220,25 +222,34 @@ class WorkerStarter:
             UnavailableError: it could not be started.
         """
         try:
-            with self._log.open("ab") as log:
-                process = await asyncio.create_subprocess_exec(
-                    *self._command,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=log,
-                    start_new_session=True,
-                )
+            process = await asyncio.to_thread(self._spawn)
         except OSError as error:
             raise self._failure(str(error)) from None
         if process.stdout is None:
             raise self._failure("it has no output to read")
+        ready = asyncio.create_task(asyncio.to_thread(process.stdout.readline))
+        # The worker outlives this event loop, so no transport of the loop may hold it. Somebody
+        # must wait for it as long as this process lives, or it stays as a zombie.
+        threading.Thread(target=process.wait, name="worker", daemon=True).start()
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), WORKER_START_SECONDS)
+            line = await asyncio.wait_for(asyncio.shield(ready), WORKER_START_SECONDS)
         except TimeoutError:
             process.kill()
+            await ready
             raise self._failure(f"it was not ready within {WORKER_START_SECONDS:g} s") from None
         if not line:
             raise self._failure("it ended at once")
+        process.stdout.close()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def _failure(self, reason: str) -> SwarmError:
         return UnavailableError(
