@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from swarm.cli import reference as cli_reference
+from swarm.client import reference as client_reference
 from swarm.definitions.agent import AgentDefinition
 from swarm.definitions.fields import IDENTIFIER_PATTERN, NAME_PATTERN, VERSION_PATTERN
 from swarm.definitions.schemas import agent_schema, workflow_schema
@@ -76,6 +77,7 @@ def pages() -> dict[str, str]:
         "workflow-manifest.md": GENERATED
         + manifest_page("workflow.yaml", WorkflowDefinition, "schemas/workflow.schema.json"),
         "errors.md": GENERATED + errors_page(),
+        "python-api.md": GENERATED + client_reference.markdown_page(),
         "expressions.md": GENERATED + expressions_page(),
         "database.md": GENERATED + database_page(),
         "schemas/agent.schema.json": json_page(agent_schema()),
@@ -90,6 +92,7 @@ def json_page(document: JsonObject) -> str:
 def index_page() -> str:
     rows = [
         ("[cli.md](cli.md)", "every command and its options"),
+        ("[python-api.md](python-api.md)", "what `import swarm` gives to programs"),
         ("[settings.md](settings.md)", "every setting, its unit and its default"),
         ("[agent-manifest.md](agent-manifest.md)", "every key of `agent.yaml`"),
         ("[workflow-manifest.md](workflow-manifest.md)", "every key of `workflow.yaml`"),

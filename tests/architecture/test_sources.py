@@ -18,6 +18,8 @@ OTHERS = [path for path in SOURCES if path not in PRODUCT]
 LATE_LOADERS = {
     # The table of commands names modules as text and loads one when its command is called.
     "src/swarm/cli/lazy.py": frozenset({"load"}),
+    # Whoever imports `swarm` pays for a public name only when it is used.
+    "src/swarm/__init__.py": frozenset({"__getattr__"}),
     # Cryptography is loaded when the first stored secret is read; the keyring when it is chosen.
     "src/swarm/bootstrap/secrets.py": frozenset({"load_vault_maker"}),
     "src/swarm/vault/key_sources.py": frozenset({"load_keyring"}),

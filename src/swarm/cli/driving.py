@@ -16,12 +16,12 @@ from swarm.cli.graphs import run_nodes
 from swarm.cli.output import note, print_json
 from swarm.cli.render.graph import levels
 from swarm.cli.render.progress import RunView
-from swarm.cli.render.remedies import failure_remedy
 from swarm.cli.render.results import show_result
 from swarm.cli.render.values import STATE_COLORS, duration, elapsed_ms
 from swarm.cli.signals import SIGNALS
 from swarm.cli.terminal import clean, stderr, stdout
 from swarm.cli.viewing import Display, Viewing
+from swarm.engine.remedies import failure_remedy
 from swarm.kernel.errors import ExitCode
 from swarm.store.records import RunRecord, RunState
 

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarm.cli.inputs import DIRECTORY_MEDIA_TYPE
+from swarm.client.local_files import copy_file, safe_name
 from swarm.definitions.files import FileValue, is_file_value
-from swarm.engine.trees import materialise_tree
 from swarm.kernel.errors import UnavailableError
 from swarm.kernel.home import Home
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.store.ports import ArtifactStore
-
-MAX_NAME_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +79,7 @@ def _keep_all(
             name = unique_name(value, place, taken)
             target = folder / name
             if replace or not target.exists():
-                _copy(value, artifacts, home, target)
+                copy_file(value, artifacts, home, target)
             kept.append(KeptFile(place, value.name, value.media_type, value.size, target))
     except OSError as error:
         raise UnavailableError(
@@ -107,26 +101,3 @@ def unique_name(value: FileValue, place: str, taken: dict[str, str]) -> str:
         count += 1
         name = f"{count}-{base}"
     return name
-
-
-def safe_name(name: str) -> str:
-    """``name`` without folders, hidden-file dots, or characters that drive terminals."""
-    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    printable = "".join(character if character.isprintable() else "_" for character in last)
-    shortened = printable.lstrip(".").encode(errors="replace")[-MAX_NAME_BYTES:]
-    return shortened.decode(errors="ignore") or "file"
-
-
-def _copy(value: FileValue, artifacts: ArtifactStore, home: Home, target: Path) -> None:
-    if value.media_type == DIRECTORY_MEDIA_TYPE:
-        tree = materialise_tree(artifacts, home.cache, value.reference)
-        shutil.copytree(tree, target, dirs_exist_ok=True)
-        return
-    descriptor, partial = tempfile.mkstemp(prefix=".swarm-", dir=target.parent)
-    os.close(descriptor)
-    try:
-        shutil.copyfile(artifacts.path(value.reference), partial)
-        Path(partial).chmod(0o644)
-        Path(partial).replace(target)
-    finally:
-        Path(partial).unlink(missing_ok=True)

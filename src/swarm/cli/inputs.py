@@ -6,7 +6,6 @@ directories: a file is copied into the artifact store, a directory is granted re
 
 from __future__ import annotations
 
-import mimetypes
 import os
 import sys
 from collections.abc import Sequence
@@ -15,16 +14,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from swarm.cli.output import note
+from swarm.client.local_files import take_path
 from swarm.definitions.fields import FieldDefinition
-from swarm.definitions.files import FileValue, is_file_value
+from swarm.definitions.files import is_file_value
 from swarm.definitions.values import describe
 from swarm.kernel.errors import InputError, InvalidError, NotFoundError
-from swarm.kernel.ids import new_id
 from swarm.kernel.json import JsonObject, JsonValue, loads
 from swarm.store.ports import ArtifactStore
-
-DIRECTORY_MEDIA_TYPE = "inode/directory"
-DEFAULT_MEDIA_TYPE = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,38 +113,12 @@ async def take_paths(
                 where=f"input {declared.name}",
                 remedy=f'write the path as text: {{"{declared.name}": "./path"}}',
             )
-        path = Path(os.path.realpath(Path(value).expanduser()))
-        _check_path(declared, value, path)
-        if declared.type == "directory":
-            reference = f"live:{new_id('dir')}"
-            mounts[reference] = str(path)
-            file_value = FileValue(reference, path.name or "/", None, DIRECTORY_MEDIA_TYPE)
-        else:
-            media_type = mimetypes.guess_type(path.name)[0] or DEFAULT_MEDIA_TYPE
-            reference = await artifacts.put_file(path)
-            size = artifacts.path(reference).stat().st_size
-            file_value = FileValue(reference, path.name, size, media_type)
-        result[declared.name] = file_value.as_json()
+        where = f"input {declared.name}"
+        taken = await take_path(value, artifacts, kind=declared.type, where=where)
+        if taken.mount is not None:
+            mounts[taken.value.reference] = taken.mount
+        result[declared.name] = taken.value.as_json()
     return GivenInputs(result, mounts)
-
-
-def _check_path(declared: FieldDefinition, given: str, path: Path) -> None:
-    where = f"input {declared.name}"
-    if not given or "\0" in given:
-        raise InputError(
-            "the path is empty or holds a null character", where=where, remedy="give a path"
-        )
-    if not path.exists():
-        remedy = f"give the path of a {declared.type} that is there"
-        raise NotFoundError(f"there is no {declared.type} {path}", where=where, remedy=remedy)
-    if declared.type == "directory" and not path.is_dir():
-        raise InputError(f"{path} is not a directory", where=where, remedy="give a directory")
-    if declared.type == "file" and not path.is_file():
-        kind = "a directory" if path.is_dir() else "not a regular file"
-        raise InputError(f"{path} is {kind}", where=where, remedy="give a regular file")
-    needed = os.R_OK | os.X_OK if declared.type == "directory" else os.R_OK
-    if not os.access(path, needed):
-        raise InputError(f"{path} cannot be read", where=where, remedy="make it readable")
 
 
 def _read_stdin(max_bytes: int) -> bytes:

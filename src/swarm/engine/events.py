@@ -56,8 +56,10 @@ class RunEvent:
     sequence: int = 0
 
     def as_json(self) -> JsonObject:
+        """The event as ``--events`` and the API's stream write it."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> RunEvent:
+        """Read what :meth:`as_json` gave."""
         return cls(**document)

@@ -330,11 +330,14 @@ def _checked_usage(params: JsonObject) -> tuple[int, int]:
 class GuestListener:
     """Hears what an agent tells while it runs; the base hears nothing."""
 
-    def logged(self, stream: str, level: str, message: str) -> None: ...
+    def logged(self, stream: str, level: str, message: str) -> None:
+        """One line; ``stream`` is ``log``, ``stdout`` or ``stderr``."""
 
-    def progressed(self, fraction: float | None, message: str) -> None: ...
+    def progressed(self, fraction: float | None, message: str) -> None:
+        """How far it says it is, from 0 to 1."""
 
-    def streamed(self, value: JsonValue) -> None: ...
+    def streamed(self, value: JsonValue) -> None:
+        """A value that a generator handler yielded."""
 
 
 def started_record(

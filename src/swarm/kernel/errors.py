@@ -15,6 +15,9 @@
     │   ├── SandboxUnavailable     the kernel refuses a layer that is required
     │   └── DependencyError        a package's dependencies cannot be installed
     ├── OutputError             1  a file that an agent handed out cannot be taken
+    ├── RunFailed               1  a run that a program waited for failed or was cancelled
+    ├── RunInterrupted          1  nobody drives a run that a program waited for
+    ├── InvocationFailed        1  a call of an agent outside any run failed
     └── OwnershipLost           1  another host has taken over the run
 
 The number is the process's exit code. A message says what is wrong; ``where`` says the file and
@@ -47,9 +50,13 @@ class ExitCode(IntEnum):
 
 
 class SwarmError(Exception):
-    """Base of all errors that Swarm raises on purpose."""
+    """Base of all errors that Swarm raises on purpose.
 
-    code: ClassVar[str] = "failed"
+    ``message`` says what is wrong, ``where`` (or None) the file and line, step or setting, and
+    ``remedy`` (or None) what to do; ``str`` gives all three. ``code`` is for programs.
+    """
+
+    code: str = "failed"
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
 
     def __init__(
@@ -75,6 +82,8 @@ class SwarmError(Exception):
 
 
 class InvalidError(SwarmError):
+    """What was given is malformed."""
+
     code = "invalid"
     exit_code = ExitCode.INVALID
 
@@ -91,6 +100,7 @@ class Problem:
 
     @property
     def where(self) -> str:
+        """``file:line:column``, as far as they are known."""
         return ":".join(str(part) for part in (self.file, self.line, self.column) if part)
 
     def __str__(self) -> str:
@@ -114,6 +124,7 @@ class DefinitionError(InvalidError):
         return "\n".join(str(problem) for problem in self.problems)
 
     def as_json(self) -> dict[str, object]:
+        """The error as for every other, with ``problems``."""
         problems = [
             {
                 "message": problem.message,
@@ -128,19 +139,25 @@ class DefinitionError(InvalidError):
 
 
 class InputError(InvalidError):
+    """Values that do not fit what is declared."""
+
     code = "invalid_input"
 
 
 class ExpressionError(InvalidError):
+    """A ``${...}`` that cannot be compiled or evaluated."""
+
     code = "invalid_expression"
 
 
 class ArchiveError(InvalidError):
+    """An ``.apkg`` that is damaged or hostile."""
+
     code = "invalid_archive"
 
 
 class NotFoundError(SwarmError):
-    """No such agent, workflow, run, step, ...; ``known`` names feed the suggestion."""
+    """No such agent, workflow, run, step, ...; the remedy offers the nearest names."""
 
     code = "not_found"
     exit_code = ExitCode.NOT_FOUND
@@ -162,34 +179,49 @@ class NotFoundError(SwarmError):
 
 
 class RefusedError(SwarmError):
+    """A rule or a missing grant says no."""
+
     code = "refused"
     exit_code = ExitCode.REFUSED
 
 
 class ConflictError(RefusedError):
+    """It would overwrite or contradict what is there."""
+
     code = "conflict"
 
 
 class UnavailableError(SwarmError):
+    """This machine or installation cannot do it."""
+
     code = "unavailable"
     exit_code = ExitCode.ENVIRONMENT
 
 
 class DatabaseError(UnavailableError):
+    """The database is locked, read-only, full, damaged or of a newer version."""
+
     code = "database"
 
 
 class MasterKeyError(UnavailableError):
-    """No secret is lost by it: with the right key all can be read again."""
+    """The key that opens secrets is missing, wrong or unreadable.
+
+    No secret is lost by it: with the right key all can be read again.
+    """
 
     code = "master_key"
 
 
 class SandboxUnavailable(UnavailableError):
+    """The kernel refuses a layer that is required."""
+
     code = "sandbox_unavailable"
 
 
 class DependencyError(UnavailableError):
+    """A package's dependencies cannot be installed."""
+
     code = "dependencies"
 
 
@@ -197,6 +229,64 @@ class OutputError(SwarmError):
     """What an agent handed out breaks a rule: a link, a device, a path that leaves, too many."""
 
     code = "bad_output"
+
+
+class RunFailed(SwarmError):
+    """A run failed or was cancelled.
+
+    Its ``code`` is that of what failed: ``timeout``, ``oom``, ``budget``, ``rejected``, ``error``,
+    ...; or ``cancelled``. ``run_id`` is the run, ``step`` the step that failed, where one did.
+    """
+
+    code = "run_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        run_id: str,
+        code: str | None = None,
+        step: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, where=f"step {step}" if step else None, remedy=remedy)
+        self.run_id = run_id
+        self.step = step
+        self.code = code or self.code
+
+
+class RunInterrupted(SwarmError):
+    """The run ``run_id`` has not ended, and nobody drives it: the process that did is gone."""
+
+    code = "interrupted"
+
+    def __init__(self, message: str, *, run_id: str, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.run_id = run_id
+
+
+class InvocationFailed(SwarmError):
+    """An agent that was called outside any run failed.
+
+    Its ``code`` says how: ``timeout``, ``oom``, ``error``, ``bad_output``, ...; ``traceback`` is
+    that of the agent's code, where it raised; ``invocation_id`` names the call.
+    """
+
+    code = "invocation_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        invocation_id: str,
+        code: str | None = None,
+        traceback: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.invocation_id = invocation_id
+        self.traceback = traceback
+        self.code = code or self.code
 
 
 class OwnershipLost(SwarmError):

@@ -207,16 +207,21 @@ class Settings(BaseModel):
     )
 
 
-def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+def load_settings(
+    environment: Mapping[str, str] | None = None, given: Mapping[str, object] | None = None
+) -> Settings:
     """Read the settings of this process.
 
     Args:
         environment: the variables to read; ``os.environ`` when None.
+        given: settings by their names, over those of the environment.
 
     Raises:
         InvalidError: an unknown or malformed setting; names the variable or the file's key.
     """
     values, origin = _collect(os.environ if environment is None else environment)
+    values.update(given or {})
+    origin.update(dict.fromkeys(given or {}, "the settings given"))
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

@@ -23,6 +23,8 @@ StepKey: TypeAlias = tuple[str, int]
 
 
 class RunState(StrEnum):
+    """How far a run has come."""
+
     PENDING = "pending"
     RUNNING = "running"
     WAITING = "waiting"
@@ -32,10 +34,13 @@ class RunState(StrEnum):
 
     @property
     def is_final(self) -> bool:
+        """Whether it has ended."""
         return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
 
 
 class StepState(StrEnum):
+    """How far a step, or an item of one, has come in its run."""
+
     PENDING = "pending"
     RUNNING = "running"
     WAITING = "waiting"
@@ -46,6 +51,7 @@ class StepState(StrEnum):
 
     @property
     def is_final(self) -> bool:
+        """Whether it has ended."""
         return self not in (StepState.PENDING, StepState.RUNNING, StepState.WAITING)
 
 
@@ -237,6 +243,7 @@ class StepRecord:
 
     @property
     def key(self) -> StepKey:
+        """The step's id and item index."""
         return self.step_id, self.item_index
 
 

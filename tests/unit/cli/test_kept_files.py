@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.cli.files import MAX_NAME_BYTES, file_values, keep_files, safe_name, unique_name
+from swarm.cli.files import file_values, keep_files, unique_name
+from swarm.client.local_files import MAX_NAME_BYTES, safe_name
 from swarm.definitions.files import FileValue
 from swarm.kernel.errors import UnavailableError
 from swarm.kernel.home import Home

@@ -16,7 +16,6 @@ from swarm.cli.inputs import add_pairs, read_input, take_paths
 from swarm.cli.isolation import isolation_option, warn_unisolated
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json
-from swarm.cli.render.remedies import failure_remedy
 from swarm.cli.render.results import show_result
 from swarm.cli.render.values import duration
 from swarm.cli.session import session
@@ -24,6 +23,7 @@ from swarm.cli.signals import cancelled_by_signals
 from swarm.cli.terminal import clean, stderr, stdout
 from swarm.definitions.loading import agent_from_json
 from swarm.engine.invocations import GuestListener
+from swarm.engine.remedies import failure_remedy
 from swarm.kernel.errors import ExitCode
 from swarm.kernel.json import JsonValue, dumps
 from swarm.sandbox.ports import InvocationResult, Isolation, Outcome

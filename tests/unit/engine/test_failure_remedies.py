@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.cli.render.remedies import failure_remedy
+from swarm.engine.remedies import failure_remedy
 
 
 @pytest.mark.parametrize(
