@@ -166,18 +166,16 @@ async def end(process: asyncio.subprocess.Process) -> None:
             continue
 
 
-async def measure(engines: list[Engine], peers: str, sizes: Sizes, rounds: int) -> Results:
+async def measure(
+    engines: list[Engine], peers: str, sizes: Sizes, rounds: int, results: Results
+) -> None:
     """Every engine in every round, each time another one first."""
-    results: Results = {
-        work: {engine.name: Found() for engine in engines if work in engine.works} for work in WORKS
-    }
     for number in range(rounds):
         turn = number % len(engines)
         for engine in engines[turn:] + engines[:turn]:
             progress(f"round {number + 1} of {rounds}: {engine.title}")
             python = peers if engine.is_peer else sys.executable
             await one_round(engine, python, sizes, results)
-    return results
 
 
 def headings(sizes: Sizes) -> dict[str, tuple[str, str]]:
@@ -270,7 +268,13 @@ def main() -> None:
     if not arguments.peers and any(engine.is_peer for engine in engines):
         parser.error("--peers is needed for other engines; `make bench-engine` gives it")
     sizes = Sizes(**{name: getattr(arguments, name) for name in Sizes.__annotations__})
-    results = asyncio.run(measure(engines, arguments.peers, sizes, arguments.rounds))
+    results: Results = {
+        work: {engine.name: Found() for engine in engines if work in engine.works} for work in WORKS
+    }
+    try:
+        asyncio.run(measure(engines, arguments.peers, sizes, arguments.rounds, results))
+    except KeyboardInterrupt:
+        progress("interrupted: this is what was found until then")
     say_results(engines, sizes, results)
     if arguments.json:
         arguments.json.write_text(as_json(engines, sizes, arguments.rounds, results))

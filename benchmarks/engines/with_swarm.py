@@ -61,6 +61,9 @@ steps:
 outputs: {began: "${steps.first.outputs.began}"}
 """
 
+MAX_PARALLEL = 1000
+"""The most that `max_parallel` may be."""
+
 
 class InstantSandbox:
     """See :class:`swarm.sandbox.ports.Sandbox`: answers like the handlers above."""
@@ -102,13 +105,22 @@ def chain_workflow(steps: int) -> str:
 
 
 def fan_workflow(width: int) -> str:
-    """A workflow of ``width`` steps that wait for nothing, and one that waits for them."""
-    lines = [f"name: fan-{width}", "version: 1.0.0", "steps:"]
-    for step in range(width):
-        lines += [f"  - {{id: s{step}, agent: no-op, inputs: {{value: {step}}}}}"]
-    names = ", ".join(f"s{step}" for step in range(width))
-    lines += [f"  - {{id: join, agent: no-op, inputs: {{value: 0}}, needs: [{names}]}}"]
-    return "\n".join(lines) + "\n"
+    """A workflow whose first step runs for each of ``width`` items, and one that counts them."""
+    return f"""\
+name: fan-{width}
+version: 1.0.0
+variables: {{items: {list(range(width))}}}
+steps:
+  - id: each
+    agent: no-op
+    for_each: "${{variables.items}}"
+    max_parallel: {min(width, MAX_PARALLEL)}
+    inputs: {{value: "${{item}}"}}
+  - id: join
+    agent: no-op
+    inputs: {{value: "${{steps.each.outputs | length - 1}}"}}
+outputs: {{value: "${{steps.join.outputs.value}}"}}
+"""
 
 
 async def register(swarm: Swarm, folder: Path, sizes: work.Sizes) -> None:
@@ -152,8 +164,8 @@ class SwarmEngine:
 
     async def fan(self, width: int) -> int:
         ended = await run_to_end(self._swarm, f"fan-{width}", self._isolation)
-        results = ended.step_results
-        return sum(result["status"] == "succeeded" for result in results.values()) - 1
+        assert ended.outputs is not None
+        return int(ended.outputs["value"])
 
     async def first_steps(self, count: int) -> list[float]:
         ready = asyncio.Event()

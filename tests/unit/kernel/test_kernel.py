@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ def test_a_time_reads_back_as_it_was_written() -> None:
     moment = clock.now()
     assert clock.from_text(clock.to_text(moment)) == moment
     assert clock.ago_text(60) < clock.now_text()
+
+
+def test_the_current_time_is_written_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    for nanoseconds in (0, 999, 1_000, 999_999_999, 1_769_860_800_123_456_789):
+        monkeypatch.setattr(clock.time, "time_ns", lambda fixed=nanoseconds: fixed)
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=nanoseconds // 1000)
+        assert clock.now_text() == clock.to_text(moment)
 
 
 json_values = st.recursive(
