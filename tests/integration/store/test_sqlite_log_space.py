@@ -87,3 +87,14 @@ async def test_a_full_disk_is_told_by_the_commit_alone(
     monkeypatch.setattr(module.os, "pwrite", is_full)
     await write_runs(durable, make_run, 0, 5)
     assert len(await durable.find_runs("run_")) == 5
+
+
+async def test_processes_do_not_make_room_in_turn(
+    durable: SqliteStore, database: Path, settings: Settings, make_run: Any
+) -> None:
+    other = await open_store(database, settings.model_copy(update={"durability": "full"}))
+    before = log_of(database).stat().st_size
+    for number, store in enumerate([durable, other] * 10):
+        await write_runs(store, make_run, number, 1)
+    await other.close()
+    assert log_of(database).stat().st_size - before < 3 * ADDED_BYTES

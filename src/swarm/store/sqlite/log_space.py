@@ -44,10 +44,11 @@ class LogSpace:
     def make(self) -> None:
         """Make room if the commits before this one had to make the log longer themselves.
 
-        The caller holds the database's write lock: nobody else writes to the log.
+        The caller holds the database's write lock: nobody else writes to the log. Another process
+        that made room before is known by how much longer the log has become.
         """
         size = os.fstat(self._descriptor).st_size
-        if self._size < size < ENOUGH_BYTES:
+        if 0 < size - self._size < ADDED_BYTES and size < ENOUGH_BYTES:
             with suppress(OSError):  # a full disk, which is the commit's to tell
                 size += os.pwrite(self._descriptor, _ZEROS, size)
         self._size = size
