@@ -48,6 +48,7 @@ class Context:
     files: Files
     secrets: dict[str, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
+    tokens: int = 0
 
     def log(self, message: str, level: str = "info") -> None:
         self.lines.append(f"{level}: {message}")
@@ -57,6 +58,9 @@ class Context:
 
     def secret(self, name: str) -> str:
         return self.secrets[name]
+
+    def usage(self, *, tokens: int = 0, usd: float = 0.0) -> None:
+        self.tokens += tokens
 
 
 def file_value(path: Path, media_type: str | None = None) -> dict[str, Any]:

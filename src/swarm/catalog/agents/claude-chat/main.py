@@ -46,7 +46,7 @@ def handler(inputs: dict[str, Any], context: Any) -> dict[str, Any]:
     attempt = 0
     while True:
         try:
-            return read_answer(send(request, deadline))
+            answer = read_answer(send(request, deadline))
         except RetryableError as error:
             if attempt == inputs["max_retries"]:
                 raise ApiError(f"{error} (tried {attempt + 1} times)") from None
@@ -58,6 +58,9 @@ def handler(inputs: dict[str, Any], context: Any) -> dict[str, Any]:
             attempt += 1
             context.log(f"{error}; retry {attempt} of {inputs['max_retries']} in {pause:.1f} s")
             time.sleep(pause)
+        else:
+            context.usage(tokens=answer["input_tokens"] + answer["output_tokens"])
+            return answer
 
 
 def read_key(context: Any) -> str:
