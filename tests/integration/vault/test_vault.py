@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -25,13 +27,14 @@ from swarm.store.records import SecretIdentity
 from swarm.store.sqlite import SqliteStore, open_store
 from swarm.vault.envelope import MasterKey
 from swarm.vault.key_files import KeyFiles
-from swarm.vault.key_ring import KeySource, key_to_text
+from swarm.vault.key_ring import KeyRing, KeySource, key_to_text
 from swarm.vault.key_sources import EnvironmentKeys
 from swarm.vault.vault import NewSecret, Vault
 from tests.conftest import Scale
 
 MAX_BYTES = 100
 BATCH = 10
+DEADLINE_SECONDS = 30
 TOKEN = SecretIdentity("TOKEN")
 
 
@@ -285,6 +288,58 @@ async def test_rotations_retirements_and_writes_at_once_lose_nothing(
     values = [await vault.get(one) for one in names]
     assert values == [str(rounds - 1)] * 8 + ["0"] * 32
     assert len(key_files(folder)) == 1
+
+
+class HeldUp(KeyFiles):
+    """Key files whose reader is held up between a secret's record and its key."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.arrived, self.may_go_on = threading.Event(), threading.Event()
+
+    def load(self) -> KeyRing:
+        self.arrived.set()
+        assert self.may_go_on.wait(DEADLINE_SECONDS)
+        return super().load()
+
+
+async def test_a_key_that_is_retired_while_its_secret_is_read_is_not_missed(
+    open_one: Open, folder: Path, store: SqliteStore
+) -> None:
+    await put(open_one())
+    keys = HeldUp(folder)
+    reading = asyncio.create_task(vault_over(store, keys).get(TOKEN))
+    assert await asyncio.to_thread(keys.arrived.wait, DEADLINE_SECONDS)
+    assert (await open_one().rotate(retire=True)).retired == 1
+    keys.may_go_on.set()
+    assert await reading == "value"
+
+
+async def test_who_wants_the_keys_alone_is_not_passed_by_who_shares_them(folder: Path) -> None:
+    keys, order = KeyFiles(folder), list[str]()
+
+    async def enter(name: str, *, exclusive: bool) -> None:
+        async with keys.locked(exclusive=exclusive):
+            order.append(name)
+
+    async with keys.locked(exclusive=False):
+        alone = asyncio.create_task(enter("alone", exclusive=True))
+        await asyncio.sleep(0)
+        late = [asyncio.create_task(enter("late", exclusive=False)) for _ in range(3)]
+        await asyncio.sleep(0)
+        await enter_at_once(folder)
+        assert order == []
+    await asyncio.gather(alone, *late)
+    assert order == ["alone", "late", "late", "late"]
+
+
+async def enter_at_once(folder: Path) -> None:
+    """The lock is still shared: it is not what keeps those who are late out."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
 
 
 async def test_a_damaged_secret_stops_neither_the_others_nor_is_its_key_retired(

@@ -69,7 +69,7 @@ TELL_NOTHING = {"return_no_object", "return_no_json", "return_too_much"}
 NAMES_NONE = {
     *("a detached run", "a worker", "runs list", "runs list as JSON", "workflow runs"),
     *("workflow info", "workflow graph", "agent info", "settings", "doctor", "secret list"),
-    *("a secret that is not there", "a rotation", "an upkeep"),
+    *("a secret that is not there", "a rotation", "an upkeep", "kept"),
 }
 """Those in which nothing has to be blotted out, as they show nothing of what agents say."""
 
@@ -144,6 +144,14 @@ def run_everything(world: World) -> None:
         world.do(name, *(part.format(**runs) if "{" in part else part for part in arguments))
 
 
+def keep(world: World) -> None:
+    """Export all runs, and back the database up, to where everything is searched."""
+    keeping = replace(world.cli, program=(sys.executable, str(FOLDER / "keeping.py")))
+    folder = world.cli.home / "kept"
+    world.do("kept", str(world.cli.home), str(folder), cli=keeping)
+    assert (folder / "runs.jsonl").read_text().count(MASK) > len(telltale.WAYS)
+
+
 def crash(world: World) -> None:
     """Have Swarm itself fail with a secret in hand, and leave a crash report."""
     environment = {**world.cli.variables, "SWARM_DEBUG": "1"}
@@ -159,6 +167,7 @@ def crash(world: World) -> None:
 
 def test_no_secret_is_in_anything_that_is_written_or_printed(world: World) -> None:
     run_everything(world)
+    keep(world)
     crash(world)
     failed = ("a step that failed", "logs of a run", "progress of a run", "agent run that fails")
     expected = dict.fromkeys((*failed, "agent run refused", "a run tried again", "a crash"), 1)
