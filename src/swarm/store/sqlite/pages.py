@@ -20,12 +20,14 @@ from swarm.store.attributes import checked_attributes
 from swarm.store.records import RunAttribute, RunFilter, RunState
 from swarm.store.sqlite.rows import Value
 
+_Bounds: TypeAlias = tuple[str | None, str | None]
+"""The lowest id that may pass, and the lowest that no longer may."""
 Query: TypeAlias = tuple[str, list[Value]]
 """SQL, and the values to bind."""
 
 CREATION_SLACK = timedelta(seconds=1)
 """A run's id is made so shortly before or after its ``created_at``."""
-PROBED_ENTRIES = 2000
+PROBED_ENTRIES = 5000
 """Entries of a range that are counted to find out which one is the narrowest."""
 _ATTRIBUTE = "project_id = ? AND kind = ? AND name = ? AND value = ?"
 
@@ -65,22 +67,45 @@ def narrowest(connection: sqlite3.Connection, run_filter: RunFilter) -> RunAttri
     attributes = checked_attributes(run_filter.attributes)
     if not attributes:
         return None
-    counts = {one: _count(connection, _attribute_range(run_filter, one)) for one in attributes}
+    counts = {one: _count(connection, [_attribute_range(run_filter, one)]) for one in attributes}
     best = min(counts, key=lambda one: counts[one])
-    if counts[best] < PROBED_ENTRIES:
-        return best
-    others = replace(run_filter, attributes=(), limit=PROBED_ENTRIES)
-    return None if _count(connection, _by_state(others)) < PROBED_ENTRIES else best
+    # What is left out here, the time to the second, is told by the ids nearly as well.
+    others = replace(run_filter, attributes=(), created_after=None, created_before=None)
+    index, ranges = _state_ranges(others, _bounds(run_filter))
+    probes = [
+        (f"SELECT 1 FROM workflow_runs INDEXED BY {index} WHERE {one} LIMIT ?", [*one.values])
+        for one in ranges
+    ]
+    return None if _count(connection, probes) < counts[best] else best
 
 
-def _count(connection: sqlite3.Connection, query: Query) -> int:
-    text, values = query
-    (count,) = connection.execute(f"SELECT count(*) FROM ({text})", values).fetchone()
-    return int(count)
+def _count(connection: sqlite3.Connection, probes: Sequence[Query]) -> int:
+    """How many entries the probes find together, ``PROBED_ENTRIES`` at most."""
+    count = 0
+    for text, values in probes:
+        left = PROBED_ENTRIES - count
+        (found,) = connection.execute(f"SELECT count(*) FROM ({text})", (*values, left)).fetchone()
+        count += int(found)
+        if count == PROBED_ENTRIES:
+            break
+    return count
 
 
 def _by_state(run_filter: RunFilter) -> Query:
     """One range per state, each read no further than the page is long, then merged."""
+    index, ranges = _state_ranges(run_filter, _bounds(run_filter))
+    newest = [
+        f"SELECT * FROM (SELECT id FROM workflow_runs INDEXED BY {index} "
+        f"WHERE {one} ORDER BY id DESC LIMIT ?)"
+        for one in ranges
+    ]
+    values = [value for one in ranges for value in (*one.values, run_filter.limit)]
+    merged = " UNION ALL ".join(newest)
+    return f"SELECT id FROM ({merged}) ORDER BY id DESC LIMIT ?", [*values, run_filter.limit]
+
+
+def _state_ranges(run_filter: RunFilter, bounds: _Bounds) -> tuple[str, list[_Conditions]]:
+    """The index to use, and a range of it for each state, called and not called."""
     called: tuple[int, ...] = ()
     if run_filter.parent_run_id is not None:
         index = "idx_runs_parent_state"
@@ -93,47 +118,46 @@ def _by_state(run_filter: RunFilter) -> Query:
         else:
             index = "idx_runs_project_state"
     conditions = _Conditions().also("project_id = ?", run_filter.project_id)
-    conditions = _other_attributes(_narrowed(conditions, run_filter, "id"), run_filter, None)
+    conditions = _narrowed(conditions, run_filter)
+    conditions = _within(conditions, "id", bounds)
+    conditions = _other_attributes(conditions, run_filter, None)
     ranges: list[_Conditions] = []
     for state in dict.fromkeys(run_filter.states) or tuple(RunState):
         of_state = conditions.also("status = ?", state.value)
         ranges += [of_state.also("(parent_run_id IS NOT NULL) = ?", flag) for flag in called] or [
             of_state
         ]
-    newest = [
-        f"SELECT * FROM (SELECT id FROM workflow_runs INDEXED BY {index} "
-        f"WHERE {one} ORDER BY id DESC LIMIT ?)"
-        for one in ranges
-    ]
-    values = [value for one in ranges for value in (*one.values, run_filter.limit)]
-    merged = " UNION ALL ".join(newest)
-    return f"SELECT id FROM ({merged}) ORDER BY id DESC LIMIT ?", [*values, run_filter.limit]
+    return index, ranges
 
 
 def _by_attribute(run_filter: RunFilter, by: RunAttribute) -> Query:
-    conditions = _narrowed(_attribute_conditions(run_filter, by), run_filter, "found.run_id")
+    """The range of ``by``; runs are looked up only if something is asked that it cannot tell."""
+    of_run = _narrowed(_Conditions(), run_filter)
     if run_filter.states:
         marks = ", ".join("?" * len(run_filter.states))
-        conditions = conditions.also(f"status IN ({marks})", *run_filter.states)
+        of_run = of_run.also(f"status IN ({marks})", *run_filter.states)
     if not run_filter.called and run_filter.parent_run_id is None:
-        conditions = conditions.also("parent_run_id IS NULL")
+        of_run = of_run.also("parent_run_id IS NULL")
+    conditions = _within(_attribute_conditions(run_filter, by), "found.run_id", _bounds(run_filter))
     conditions = _other_attributes(conditions, run_filter, by)
+    look_up = ""
+    if of_run.parts:
+        conditions = conditions.also(str(of_run), *of_run.values)
+        look_up = "CROSS JOIN workflow_runs ON workflow_runs.id = found.run_id "
     return (
-        "SELECT workflow_runs.id FROM run_attributes AS found "
-        "CROSS JOIN workflow_runs ON workflow_runs.id = found.run_id "
+        f"SELECT found.run_id FROM run_attributes AS found {look_up}"
         f"WHERE {conditions} ORDER BY found.run_id DESC LIMIT ?",
         [*conditions.values, run_filter.limit],
     )
 
 
 def _attribute_range(run_filter: RunFilter, attribute: RunAttribute) -> Query:
-    """The runs with ``attribute`` that are of the right age; no more than are counted."""
+    """The runs with ``attribute`` that are of the right age."""
     conditions = _attribute_conditions(run_filter, attribute)
-    for part, bound in zip(("run_id >= ?", "run_id < ?"), _bounds(run_filter), strict=True):
-        conditions = conditions.given(f"found.{part}", bound)
+    conditions = _within(conditions, "found.run_id", _bounds(run_filter))
     return (
         f"SELECT 1 FROM run_attributes AS found WHERE {conditions} LIMIT ?",
-        [*conditions.values, PROBED_ENTRIES],
+        [*conditions.values],
     )
 
 
@@ -146,20 +170,22 @@ def _key(run_filter: RunFilter, attribute: RunAttribute) -> tuple[str, str, str,
     return run_filter.project_id, attribute.kind, attribute.name, attribute.value
 
 
-def _narrowed(conditions: _Conditions, run_filter: RunFilter, id_column: str) -> _Conditions:
+def _narrowed(conditions: _Conditions, run_filter: RunFilter) -> _Conditions:
     """``conditions`` and those of the filter that columns of the run answer."""
-    lowest, end = _bounds(run_filter)
     for part, value in (
         ("workflow_name = ?", run_filter.workflow),
         ("owner = ?", run_filter.owner),
         ("parent_run_id = ?", run_filter.parent_run_id),
-        (f"{id_column} >= ?", lowest),
-        (f"{id_column} < ?", end),
         ("created_at >= ?", run_filter.created_after),
         ("created_at < ?", run_filter.created_before),
     ):
         conditions = conditions.given(part, value)
     return conditions
+
+
+def _within(conditions: _Conditions, column: str, bounds: _Bounds) -> _Conditions:
+    lowest, end = bounds
+    return conditions.given(f"{column} >= ?", lowest).given(f"{column} < ?", end)
 
 
 def _other_attributes(
@@ -169,14 +195,14 @@ def _other_attributes(
         if one != by:
             conditions = conditions.also(
                 f"EXISTS (SELECT 1 FROM run_attributes WHERE {_ATTRIBUTE} "
-                "AND run_id = workflow_runs.id)",
+                f"AND run_id = {'workflow_runs.id' if by is None else 'found.run_id'})",
                 *_key(run_filter, one),
             )
     return conditions
 
 
-def _bounds(run_filter: RunFilter) -> tuple[str | None, str | None]:
-    """The lowest id that may pass, and the lowest that no longer may: ids sort by creation."""
+def _bounds(run_filter: RunFilter) -> _Bounds:
+    """What the filter says about ids: they sort by creation."""
     lowest = None
     if run_filter.created_after is not None:
         lowest = first_id("run", _moment(run_filter.created_after) - CREATION_SLACK)
