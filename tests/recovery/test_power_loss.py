@@ -33,12 +33,12 @@ RecordJournal = Callable[[str], Recording]
 
 
 @pytest.fixture(scope="module")
-def record_journal(tmp_path_factory: pytest.TempPathFactory, recorder: Path) -> RecordJournal:
+def record_journal(memory: Path, recorder: Path) -> RecordJournal:
     """Commits to a journal at a durability, recorded until the program was killed."""
 
     @cache
     def record(durability: str) -> Recording:
-        recording = Recording(tmp_path_factory.mktemp(durability), recorder)
+        recording = Recording(memory / durability, recorder)
         (recording.root / "registry").mkdir()
         told = recording.root / "told"
         told.touch()

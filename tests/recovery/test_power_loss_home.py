@@ -34,12 +34,12 @@ def flows(rng: random.Random) -> dict[str, Flow]:
 
 
 @pytest.fixture
-def recording(tmp_path: Path, recorder: Path, flows: dict[str, Flow]) -> Recording:
+def recording(tmp_path: Path, memory: Path, recorder: Path, flows: dict[str, Flow]) -> Recording:
     sources = tmp_path / "sources"
     write_agents(sources / "agents")
     for flow in flows.values():
         (sources / f"{flow.name}.yaml").write_text(flow.text())
-    recording = Recording(tmp_path, recorder)
+    recording = Recording(memory / "home", recorder)
     (recording.root / "told").touch()
     recording.run([sys.executable, home_program.__file__, recording.root, sources])
     return recording

@@ -26,9 +26,9 @@ AGENT_ROW = (
 
 
 @pytest.fixture
-async def recording(tmp_path: Path, recorder: Path) -> Recording:
+async def recording(memory: Path, recorder: Path) -> Recording:
     """The upgrade of a database of the first release, with something in it."""
-    recording = Recording(tmp_path, recorder)
+    recording = Recording(memory / "upgrade", recorder)
     database = recording.root / "registry" / "registry.db"
     settings = Settings(home=recording.root)
     store = await open_store(database, settings, migrations=MIGRATIONS[:1])
