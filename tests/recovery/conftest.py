@@ -11,6 +11,7 @@ import pytest
 
 from tests.recovery.power.recording import build_recorder
 
+pytest.register_assert_rewrite("tests.recovery.kills.judging")
 MEMORY = Path("/dev/shm")
 """A file system where a sync costs nothing: the model knows what it would have kept."""
 

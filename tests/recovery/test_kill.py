@@ -42,7 +42,7 @@ def test_whatever_is_killed_every_accepted_run_ends_as_if_nothing_was(
     session: int,
     record_property: Callable[[str, object], None],
 ) -> None:
-    wanted = scale(small=15, full=105)
+    wanted = scale(small=12, full=105)
     with Home(tmp_path, SWARM_IDLE_SECONDS="0.5") as home:
         register(home, flows, tmp_path)
         chaos = Chaos(home, flows, isolation, rng)
@@ -76,4 +76,4 @@ def check(home: Home, flows: dict[str, Flow]) -> None:
             check_run(home.root, run_id, flow, number)
             check_effects(home.root, run_id, effects.get(run_id, []))
         except AssertionError as error:
-            raise AssertionError(f"{run_id} of {flow}, number {number}: {error}") from None
+            raise AssertionError(f"{error} ({run_id} of {flow}, number {number})") from None
