@@ -12,7 +12,6 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from swarm.store.sqlite import SqliteStore, open_store
 from tests.conftest import SCALE
 from tests.recovery.kills.agents import write_agents
 from tests.recovery.kills.home import Effect
-from tests.recovery.kills.judging import check_effects, check_run, query
+from tests.recovery.kills.judging import check_effects, check_run, key_of, query
 from tests.recovery.kills.workflows import draw_flow
 
 EXAMPLES = 120 if SCALE == "full" else 4
@@ -38,15 +37,12 @@ RESUMED = 4
 """Copies of each run that are carried on; which, is drawn."""
 
 
-@dataclass
 class Copies:
     """Copies of a home's database, one after each commit."""
 
-    database: Path
-    taken: list[bytes] = field(default_factory=list)
-
-    def __repr__(self) -> str:
-        return f"{len(self.taken)} copies"
+    def __init__(self, database: Path) -> None:
+        self.database = database
+        self.taken: list[bytes] = []
 
     def take(self) -> None:
         with closing(sqlite3.connect(self.database)) as source:
@@ -69,17 +65,14 @@ class CopyingStore(SqliteStore):
         self.copies.take()
 
 
-@dataclass
 class Lab:
     """A home with the agents registered, as it is before each example."""
 
-    settings: Settings
-    copies: Copies
-    empty: bytes
-    logs: Path
-
-    def __repr__(self) -> str:
-        return "lab"
+    def __init__(self, settings: Settings, copies: Copies) -> None:
+        self.settings = settings
+        self.copies = copies
+        (self.empty,) = copies.taken
+        self.logs = settings.home / "registry" / "logs" / "workflow-runs"
 
     @asynccontextmanager
     async def opened(self, *, copying: bool = False) -> AsyncIterator[Swarm]:
@@ -97,7 +90,8 @@ class Lab:
 
     def effects(self, run_id: str) -> list[Effect]:
         file = self.logs / f"{run_id}.jsonl"
-        messages = [json.loads(line)["message"] for line in file.read_text().splitlines()]
+        lines = file.read_text().splitlines() if file.exists() else []
+        messages = [json.loads(line)["message"] for line in lines]
         words = [message.split() for message in messages if message.startswith("ledger ")]
         return [Effect(word, key, int(attempt)) for _, word, key, attempt, _ in words]
 
@@ -116,8 +110,7 @@ def lab(memory: Path) -> Iterator[Lab]:
 
     copies = Copies(asyncio.run(register()))
     copies.take()
-    (empty,) = copies.taken
-    yield Lab(settings, copies, empty, settings.home / "registry/logs/workflow-runs")
+    yield Lab(settings, copies)
 
 
 @hypothesis.settings(max_examples=EXAMPLES, phases=[Phase.explicit, Phase.reuse, Phase.generate])
@@ -146,7 +139,7 @@ async def carry_on_from_commits(lab: Lab, chance: random.Random, number: int) ->
         await swarm.runs.wait(run.id)
     home = lab.settings.home
     check_run(home, run.id, flow, number)
-    check_effects(home, run.id, lab.effects(run.id))
+    check_effects(home, run.id, flow, lab.effects(run.id))
     copies = list(lab.copies.taken)
     # As shares of all: how many commits there are depends on which steps ended together.
     for share in shares:
@@ -171,13 +164,13 @@ def finished_steps(home: Path, run_id: str) -> dict[str, tuple[object, ...]]:
         "AND status IN ('succeeded', 'failed', 'skipped')",
         run_id,
     )
-    return {row["step_id"]: tuple(row) for row in rows}
+    return {key_of(row): tuple(row) for row in rows}
 
 
 def attempts_made(home: Path, run_id: str) -> dict[str, int]:
     """The number of each step's latest attempt, begun or ended."""
     found: dict[str, int] = {}
     for table in ("step_executions", "invocations"):
-        for row in query(home, f"SELECT step_id, attempt FROM {table} WHERE run_id = ?", run_id):
-            found[row["step_id"]] = max(found.get(row["step_id"], 0), row["attempt"])
+        for row in query(home, f"SELECT * FROM {table} WHERE run_id = ?", run_id):
+            found[key_of(row)] = max(found.get(key_of(row), 0), row["attempt"])
     return found

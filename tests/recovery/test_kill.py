@@ -19,16 +19,20 @@ from tests.recovery.kills.agents import write_agents
 from tests.recovery.kills.chaos import Chaos
 from tests.recovery.kills.home import Home
 from tests.recovery.kills.judging import check_effects, check_run, query
-from tests.recovery.kills.workflows import Flow, draw_flow
+from tests.recovery.kills.workflows import Flow, draw_child, draw_flow
 
 SESSIONS = 5 if SCALE == "full" else 1
 """Homes for each isolation level; 10 homes of 105 kills are 1,050."""
+CHILDREN = 2
 FLOWS = 8
 
 
 @pytest.fixture
 def flows(rng: random.Random) -> list[Flow]:
-    return [draw_flow(f"flow-{number}", rng) for number in range(FLOWS)]
+    """Some that are called come first: registering checks that what is called is there."""
+    children = [draw_child(f"child-{number}", rng) for number in range(CHILDREN)]
+    flows = [draw_flow(f"flow-{number}", rng, children=children) for number in range(FLOWS)]
+    return [*children, *flows]
 
 
 @pytest.mark.parametrize("session", range(SESSIONS))
@@ -74,6 +78,6 @@ def check(home: Home, flows: dict[str, Flow]) -> None:
         number = json.loads(run["inputs"])["number"]
         try:
             check_run(home.root, run_id, flow, number)
-            check_effects(home.root, run_id, effects.get(run_id, []))
+            check_effects(home.root, run_id, flow, effects.get(run_id, []))
         except AssertionError as error:
             raise AssertionError(f"{error} ({run_id} of {flow}, number {number})") from None

@@ -23,15 +23,17 @@ class Expected:
     failed_by: set[str] = field(default_factory=set)
     """The steps of which one is told as the cause."""
     states: dict[str, str] = field(default_factory=dict)
-    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
     """Of the steps that succeed; a file stands as the SHA-256 of its content."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """What other steps read of those."""
     may_stop: set[str] = field(default_factory=set)
     """Steps that the run's failure may keep from starting."""
 
 
-def value_of(step: Step, number: int, values: list[int], errors: list[str], text: str) -> int:
+def value_of(salt: int, number: int, values: list[Any], errors: list[str], text: str) -> int:
     """What the agent gives (see ``agents``): it depends on every input and on their order."""
-    told = json.dumps([step.salt, number, values, errors, text], separators=(",", ":"))
+    told = json.dumps([salt, number, values, errors, text], separators=(",", ":"))
     return zlib.crc32(told.encode())
 
 
@@ -46,12 +48,17 @@ def expect(flow: Flow, number: int) -> Expected:
     for step in flow.steps:
         found.states[step.id] = _state(step, found)
         if found.states[step.id] == "succeeded":
-            found.outputs[step.id] = _outputs(step, flow, number, found)
+            found.outputs[step.id] = outputs = _outputs(step, flow, number, found)
+            found.values[step.id] = _value(step, outputs)
         elif found.states[step.id] == "failed" and not step.survives:
             found.failed_by.add(step.id)
+        if step.is_handled:
+            _handle(step, number, found)
     if found.failed_by:
         found.status = "failed"
-        found.may_stop = set(found.states) - _ancestors(flow, found.failed_by)
+        certain = _ancestors(flow, found.failed_by)
+        certain |= {step.handler for step in flow.steps if step.id in certain}
+        found.may_stop = set(found.states) - certain
     return found
 
 
@@ -65,13 +72,36 @@ def _state(step: Step, found: Expected) -> str:
     return "failed" if step.is_broken else "succeeded"
 
 
-def _outputs(step: Step, flow: Flow, number: int, found: Expected) -> dict[str, Any]:
-    values = [found.outputs[other]["value"] for other in step.reads]
+def _handle(step: Step, number: int, found: Expected) -> None:
+    """The handler runs when its step has failed."""
+    ended = found.states[step.id]
+    found.states[step.handler] = {"failed": "succeeded"}.get(ended, ended)
+    if ended == "failed":
+        found.outputs[step.handler] = {"value": value_of(step.salt, number, [], ["error"], "")}
+
+
+def _value(step: Step, outputs: Any) -> Any:
+    if step.items is not None:
+        return [each["value"] for each in outputs]
+    if step.calls is not None:
+        return outputs[step.calls.given[-1]]
+    return outputs.get("value")
+
+
+def _outputs(step: Step, flow: Flow, number: int, found: Expected) -> Any:
+    if step.waits_seconds is not None:
+        return {}
+    if step.calls is not None:
+        called = expect(step.calls, number + step.salt)
+        return {each: called.values[each] for each in step.calls.given}
+    values = [found.values[other] for other in step.reads]
     gives_file = {other.id for other in flow.steps if other.gives_file}
     source = next((other for other in step.reads if other in gives_file), None)
-    text = file_of(found.outputs[source]["value"]).decode() if source else ""
+    text = file_of(found.values[source]).decode() if source else ""
     errors = ["error" for _ in step.reads_error_of]
-    value = value_of(step, number, values, errors, text)
+    if step.items is not None:
+        return [{"value": value_of(item, number, values, errors, text)} for item in step.items]
+    value = value_of(step.salt, number, values, errors, text)
     outputs: dict[str, Any] = {"value": value}
     if step.gives_file:
         outputs["document"] = "sha256:" + hashlib.sha256(file_of(value)).hexdigest()

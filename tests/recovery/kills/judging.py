@@ -7,6 +7,7 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from tests.recovery.kills.expected import expect
 from tests.recovery.kills.home import Effect
@@ -24,11 +25,15 @@ def check_run(home: Path, run_id: str, flow: Flow, number: int) -> None:
     expected = expect(flow, number)
     (run,) = query(home, "SELECT * FROM workflow_runs WHERE id = ?", run_id)
     assert run["status"] == expected.status, (run["error_step"], run["error"])
+    results = json.loads(run["step_results"])
     steps = {
         row["step_id"]: row
-        for row in query(home, "SELECT * FROM step_executions WHERE run_id = ?", run_id)
+        for row in query(
+            home, "SELECT * FROM step_executions WHERE run_id = ? AND item_index = -1", run_id
+        )
     }
-    assert list(steps) == [step.id for step in flow.steps]
+    assert steps.keys() == expected.states.keys()
+    waits = {step.id for step in flow.steps if step.waits_seconds is not None}
     for step_id, row in steps.items():
         state = expected.states[step_id]
         if row["error_code"] == "not_reached":
@@ -36,50 +41,58 @@ def check_run(home: Path, run_id: str, flow: Flow, number: int) -> None:
             assert step_id in expected.may_stop, f"{step_id} was not reached"
             continue
         assert row["status"] == state, f"{step_id} is {row['status']}, not {state}: {row['error']}"
-        if state == "succeeded":
-            assert outputs_of(row["outputs"]) == expected.outputs[step_id], step_id
+        if state == "succeeded" and step_id not in waits:
+            assert outputs_of(results[step_id]["outputs"]) == expected.outputs[step_id], step_id
     if expected.status == "succeeded":
-        values = {step: expected.outputs[step]["value"] for step in flow.given}
-        assert json.loads(run["outputs"]) == values
+        assert json.loads(run["outputs"]) == {step: expected.values[step] for step in flow.given}
     else:
         assert run["error_step"] in expected.failed_by
 
 
-def outputs_of(text: str) -> dict[str, object]:
+def outputs_of(outputs: Any) -> Any:
     """A step's outputs, with the digest of a file in place of its value."""
-    outputs = json.loads(text)
+    if isinstance(outputs, list):
+        return [outputs_of(each) for each in outputs]
     if (document := outputs.pop("document", None)) is not None:
         outputs["document"] = document["$artifact"]
     return outputs
 
 
-def check_effects(home: Path, run_id: str, effects: list[Effect]) -> None:
+def check_effects(home: Path, run_id: str, flow: Flow, effects: list[Effect]) -> None:
     """Each attempt was made once, in order, and none after the one that the journal tells of."""
-    steps = query(home, "SELECT * FROM step_executions WHERE run_id = ?", run_id)
     attempts: dict[str, list[tuple[int, str]]] = {}
     for row in query(home, "SELECT * FROM invocations WHERE run_id = ?", run_id):
         assert row["status"] != "running", f"attempt {row['attempt']} of {row['step_id']}"
-        attempts.setdefault(row["step_id"], []).append((row["attempt"], row["status"]))
+        attempts.setdefault(key_of(row), []).append((row["attempt"], row["status"]))
     told: dict[str, list[Effect]] = {}
     for effect in effects:
         told.setdefault(effect.key.partition(":")[2], []).append(effect)
-    assert told.keys() <= {step["step_id"] for step in steps}, "a key that belongs to no step"
+    steps = query(home, "SELECT * FROM step_executions WHERE run_id = ?", run_id)
+    assert told.keys() <= {key_of(step) for step in steps}, "a key that belongs to no step"
+    idle = {step.id for step in flow.steps if not step.executes}
     for step in steps:
-        lines = told.get(step["step_id"], [])
-        if step["status"] == "cancelled":
-            continue  # it was running when its host died, after another step's failure
-        if step["status"] == "skipped":
-            assert not lines, f"{step['step_id']} was skipped but executed: {lines}"
-            continue
-        made = sorted(attempts[step["step_id"]])
-        counted = Counter((line.word, line.attempt) for line in lines)
-        assert set(counted.values()) == {1}, f"an attempt was made twice: {lines}"
-        order = [line.attempt for line in lines]
-        assert order == sorted(order), f"an attempt outlived its successor: {lines}"
-        assert set(order) <= {attempt for attempt, _ in made}
-        last = made[-1]
-        assert order[-1] == last[0], f"{step['step_id']}: {lines} but the journal says {made}"
-        if step["status"] == "succeeded":
-            assert [status for _, status in made].count("ok") == 1
-            assert last[1] == "ok"
-            assert lines[-1].word == "end"
+        key = key_of(step)
+        if step["status"] == "skipped" or key in idle:
+            assert key not in told, f"{key} was skipped but executed: {told[key]}"
+        elif step["status"] != "cancelled":  # it was running when another step's failure ended all
+            check_attempts(key, step["status"], told.get(key, []), sorted(attempts[key]))
+
+
+def key_of(row: sqlite3.Row) -> str:
+    """What the idempotency key of a step, or of an item of it, ends with."""
+    item = row["item_index"]
+    return str(row["step_id"]) if item == -1 else f"{row['step_id']}:{item}"
+
+
+def check_attempts(key: str, status: str, lines: list[Effect], made: list[tuple[int, str]]) -> None:
+    counted = Counter((line.word, line.attempt) for line in lines)
+    assert set(counted.values()) == {1}, f"an attempt of {key} was made twice: {lines}"
+    order = [line.attempt for line in lines]
+    assert order == sorted(order), f"an attempt of {key} outlived its successor: {lines}"
+    assert set(order) <= {attempt for attempt, _ in made}
+    last, how = made[-1]
+    assert order[-1] == last, f"{key}: {lines} but the journal says {made}"
+    if status == "succeeded":
+        assert [outcome for _, outcome in made].count("ok") == 1
+        assert how == "ok"
+        assert lines[-1].word == "end"

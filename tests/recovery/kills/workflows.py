@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ MAX_QUICK_STEPS = 4
 MAX_PAUSE_MS = 25
 LONG_PAUSE_MS = 1_500
 MAX_VALUE = 1_000
+LONG_WAIT_SECONDS = 2.3
+"""Longer than a host holds a run that only waits (``swarm.engine.driver.HOLD_SECONDS``)."""
 ATTEMPTS = 60
 """More than sandboxes of one step are ever killed."""
 RETRIED = ("killed", "exited", "protocol", "sandbox_unavailable", "error")
@@ -48,6 +50,31 @@ class Step:
     gives_file: bool = False
     reads_error_of: tuple[str, ...] = ()
     """Steps whose error code it takes: all that is left of a broken step."""
+    items: tuple[int, ...] | None = None
+    """``for_each``: each item takes the place of the salt."""
+    calls: Flow | None = None
+    """The workflow that it runs instead of an agent."""
+    waits_seconds: float | None = None
+    """It waits for that time instead of calling anything."""
+    is_handled: bool = False
+    """Another step runs when it has failed."""
+
+    @property
+    def handler(self) -> str:
+        return f"{self.id}_undo"
+
+    @property
+    def value(self) -> str:
+        """The expression of what it gives."""
+        if self.items is not None:
+            return f"${{steps.{self.id}.outputs | map(attribute='value') | list}}"
+        name = "value" if self.calls is None else self.calls.given[-1]
+        return f"${{steps.{self.id}.outputs.{name}}}"
+
+    @property
+    def executes(self) -> bool:
+        """Whether an agent is called for it as a whole."""
+        return self.items is None and self.calls is None and self.waits_seconds is None
 
 
 @dataclass(frozen=True)
@@ -69,7 +96,7 @@ class Flow:
                 {"name": "ledger", "type": "string", "default": ""},
             ],
             "steps": [_step_document(step, self) for step in self.steps],
-            "outputs": {step: f"${{steps.{step}.outputs.value}}" for step in self.given},
+            "outputs": {step.id: step.value for step in self.steps if step.id in self.given},
         }
 
     def text(self) -> str:
@@ -77,32 +104,56 @@ class Flow:
 
 
 def _step_document(step: Step, flow: Flow) -> dict[str, Any]:
-    files = {other.id for other in flow.steps if other.gives_file}
-    inputs: dict[str, Any] = {
-        "salt": step.salt,
-        "number": "${inputs.number}",
-        "ledger": "${inputs.ledger}",
-        "pause_ms": step.pause_ms,
-        "failures": step.failures,
-        "is_broken": step.is_broken,
-        "gives_file": step.gives_file,
-        "values": [f"${{steps.{other}.outputs.value}}" for other in step.reads],
-        "errors": [f"${{steps.{other}.error.code}}" for other in step.reads_error_of],
-    }
-    if source := next((other for other in step.reads if other in files), None):
-        inputs["document"] = f"${{steps.{source}.outputs.document}}"
-    document: dict[str, Any] = {"id": step.id, "agent": step.agent, "inputs": inputs}
+    document: dict[str, Any] = {"id": step.id}
+    if step.waits_seconds is not None:
+        document["wait"] = {"duration": step.waits_seconds}
+    elif step.calls is not None:
+        document["workflow"] = step.calls.name
+        number = f"${{inputs.number + {step.salt}}}"
+        document["inputs"] = {"number": number, "ledger": "${inputs.ledger}"}
+    else:
+        document |= _agent_document(step, flow)
     if step.needs:
         document["needs"] = list(step.needs)
     if step.when is not None:
         # True or false by the run's input, so that nothing can be decided before it is known.
         sign = ">=" if step.when else "<"
         document["when"] = f"${{inputs.number {sign} 0}}"
-    retried = RETRIED[:-1] if step.is_broken else RETRIED
-    document["retry"] = {"attempts": ATTEMPTS, "delay_seconds": 0, "on": list(retried)}
-    if step.survives:
+    if step.is_handled:
+        inputs = {"salt": step.salt, "number": "${inputs.number}", "ledger": "${inputs.ledger}"}
+        handler = {"id": step.handler, "agent": "inside", "retry": _retry(RETRIED)}
+        handler["inputs"] = {**inputs, "errors": ["${error.code}"]}
+        then = "continue" if step.survives else "fail"
+        document["on_error"] = {"steps": [handler], "then": then}
+    elif step.survives:
         document["on_error"] = "continue"
     return document
+
+
+def _agent_document(step: Step, flow: Flow) -> dict[str, Any]:
+    steps = {other.id: other for other in flow.steps}
+    inputs: dict[str, Any] = {
+        "salt": step.salt if step.items is None else "${item}",
+        "number": "${inputs.number}",
+        "ledger": "${inputs.ledger}",
+        "pause_ms": step.pause_ms,
+        "failures": step.failures,
+        "is_broken": step.is_broken,
+        "gives_file": step.gives_file,
+        "values": [steps[other].value for other in step.reads],
+        "errors": [f"${{steps.{other}.error.code}}" for other in step.reads_error_of],
+    }
+    if source := next((other for other in step.reads if steps[other].gives_file), None):
+        inputs["document"] = f"${{steps.{source}.outputs.document}}"
+    document: dict[str, Any] = {"agent": step.agent, "inputs": inputs}
+    if step.items is not None:
+        document |= {"for_each": list(step.items), "max_parallel": 1 + step.salt % 3}
+    document["retry"] = _retry(RETRIED[:-1] if step.is_broken else RETRIED)
+    return document
+
+
+def _retry(codes: tuple[str, ...]) -> dict[str, Any]:
+    return {"attempts": ATTEMPTS, "delay_seconds": 0, "on": list(codes)}
 
 
 Feature = Callable[[Step, "Drawing"], Step]
@@ -111,8 +162,10 @@ Feature = Callable[[Step, "Drawing"], Step]
 class Drawing:
     """The workflow so far, and the choices."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, quick: bool, children: Sequence[Flow]) -> None:
         self.chance = chance
+        self.quick = quick
+        self.children = children
         self.steps: list[Step] = []
 
     def some(self, steps: list[Step], most: int) -> list[Step]:
@@ -120,7 +173,7 @@ class Drawing:
 
 
 def _reads(step: Step, drawing: Drawing) -> Step:
-    whole = [other for other in drawing.steps if not other.is_broken]
+    whole = [o for o in drawing.steps if not o.is_broken and o.waits_seconds is None]
     return replace(step, reads=tuple(other.id for other in drawing.some(whole, 3)))
 
 
@@ -163,6 +216,35 @@ def _gives_file(step: Step, _: Drawing) -> Step:
     return replace(step, gives_file=not step.is_broken)
 
 
+def _is_handled(step: Step, _: Drawing) -> Step:
+    return replace(step, is_handled=step.is_broken)
+
+
+def _fans_out(step: Step, drawing: Drawing) -> Step:
+    if step.is_broken or step.gives_file:
+        return step
+    items = tuple(drawing.chance.randrange(MAX_VALUE) for _ in range(drawing.chance.randint(1, 5)))
+    return replace(step, items=items)
+
+
+def _calls(step: Step, drawing: Drawing) -> Step:
+    if not drawing.children:
+        return step
+    return replace(_bare(step), calls=drawing.chance.choice(drawing.children))
+
+
+def _waits_for_time(step: Step, drawing: Drawing) -> Step:
+    """For so short that the run is held, or so long that its host gives it up."""
+    seconds = (0.01, 0.02) if drawing.quick else (0.05, 0.3, LONG_WAIT_SECONDS)
+    return replace(_bare(step), waits_seconds=drawing.chance.choice(seconds))
+
+
+def _bare(step: Step) -> Step:
+    """Only its place in the order is left."""
+    needs = tuple(dict.fromkeys((*step.needs, *step.reads, *step.reads_error_of)))
+    return Step(step.id, step.agent, step.salt, needs=needs, when=step.when)
+
+
 def _placed(step: Step, drawing: Drawing) -> Step:
     """Only ``outside`` can deal with files."""
     files = {other.id for other in drawing.steps if other.gives_file}
@@ -179,15 +261,28 @@ FEATURES: tuple[tuple[float, Feature], ...] = (
     (0.12, _breaks),
     (0.2, _is_conditional),
     (0.15, _gives_file),
+    (0.6, _is_handled),
+    (0.15, _fans_out),
+    (0.12, _calls),
+    (0.08, _waits_for_time),
     (1.0, _placed),
 )
 """How often a step gets each, in the order in which they are drawn."""
 SLOW: frozenset[Feature] = frozenset({_lingers, _pauses})
 
 
-def draw_flow(name: str, chance: random.Random, *, quick: bool = False) -> Flow:
-    """A random workflow; the same choices give the same. ``quick`` ones do little and fast."""
-    drawing = Drawing(chance)
+def draw_flow(
+    name: str, chance: random.Random, *, quick: bool = False, children: Sequence[Flow] = ()
+) -> Flow:
+    """A random workflow; the same choices give the same.
+
+    Args:
+        name: the workflow's name.
+        chance: the choices.
+        quick: whether it is to do little, and fast.
+        children: workflows that it may call: each gives something, and cannot fail.
+    """
+    drawing = Drawing(chance, quick, children)
     for number in range(chance.randint(2, MAX_QUICK_STEPS if quick else MAX_STEPS)):
         agent: Literal["inside", "outside"] = chance.choice(("inside", "outside"))
         step = Step(f"s{number}", "inside" if quick else agent, chance.randrange(MAX_VALUE))
@@ -205,4 +300,16 @@ def _sure(steps: list[Step]) -> tuple[str, ...]:
         needed = {*step.reads, *step.needs, *step.reads_error_of}
         if step.when is False or (step.when is None and needed & skipped):
             skipped.add(step.id)
-    return tuple(step.id for step in steps if step.id not in skipped and not step.is_broken)
+    return tuple(
+        step.id
+        for step in steps
+        if step.id not in skipped and not step.is_broken and step.waits_seconds is None
+    )
+
+
+def draw_child(name: str, chance: random.Random) -> Flow:
+    """A workflow for others to call."""
+    while True:
+        flow = draw_flow(name, chance, quick=True)
+        if flow.given and all(step.survives or not step.is_broken for step in flow.steps):
+            return flow
