@@ -93,11 +93,12 @@ class Runs(Protocol):
         """Runs that have not ended and whose host is gone (or never took them up)."""
         ...
 
-    async def resume(self, run_ids: Sequence[str] = ()) -> list[RunRecord]:
+    async def resume(self, run_ids: Sequence[str] = (), *, latest: bool = False) -> list[RunRecord]:
         """Take over orphaned runs (all, when none is named) and drive them here.
 
         A named run that failed or was cancelled is reopened: finished steps are kept, the others
-        run again. Returns the runs taken.
+        run again; with ``latest`` by the agents and called workflows that are registered now, so
+        that what was mended is used. Returns the runs taken.
 
         Raises:
             ConflictError: a live host drives the run, or it already succeeded.

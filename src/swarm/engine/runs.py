@@ -217,16 +217,16 @@ class RunService(Runs):
             orphans.append(run)
         return orphans
 
-    async def resume(self, run_ids: Sequence[str] = ()) -> list[RunRecord]:
+    async def resume(self, run_ids: Sequence[str] = (), *, latest: bool = False) -> list[RunRecord]:
         if run_ids:
-            return [await self._resume_one(run_id) for run_id in run_ids]
+            return [await self._resume_one(run_id, latest) for run_id in run_ids]
         taken = [run for run in await self.orphans() if await self.adopt(run.id)]
         for run_id in await self._store.ready_runs(now_text()):
             if await self.adopt(run_id):
                 taken.append(await self.get(run_id))
         return taken
 
-    async def _resume_one(self, run_id: str) -> RunRecord:
+    async def _resume_one(self, run_id: str, latest: bool) -> RunRecord:
         run = await self.get(run_id)
         if run.status is RunState.SUCCEEDED:
             raise ConflictError(
@@ -242,7 +242,12 @@ class RunService(Runs):
         lease = await self._join()
         compiled = await self._pins.workflow(run.workflow_id)
         steps = reopened_steps(await self._store.list_steps(run.id), compiled)
-        reopened = await self._store.reopen_run(run.id, lease.id, RunChanges(steps=steps))
+        pins: dict[str, JsonValue] = {}
+        if latest:
+            pinned = await self._pins.references(compiled)
+            pins = {"agents": dict(pinned.agents), "workflows": dict(pinned.workflows)}
+        changes = RunChanges(steps=steps, run=pins)
+        reopened = await self._store.reopen_run(run.id, lease.id, changes)
         if reopened is None:
             raise ConflictError(f"run {run.id} has just been taken up by another process")
         self._driving.take(reopened)

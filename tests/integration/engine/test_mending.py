@@ -217,3 +217,34 @@ async def test_ended_runs_are_pruned_after_the_retention(
     assert not log.exists()
     with pytest.raises(NotFoundError):
         await swarm.runs.get(run.id)
+
+
+async def test_a_run_is_resumed_with_the_agent_that_was_mended(
+    swarm: Swarm, finish: Start, tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "agent.yaml").write_text(
+        "name: broken\nversion: 1.0.0\nruntime: {type: python, entry: main.py}\n"
+        "outputs: [{name: said, type: string}]\n"
+    )
+    (folder / "main.py").write_text("def handler(inputs):\n    raise ValueError('broken')\n")
+    await swarm.agents.register(folder)
+    run = await finish(
+        """
+steps:
+  - {id: first, agent: actor}
+  - {id: second, agent: broken, needs: [first]}
+outputs: {said: "${steps.second.outputs.said}"}
+"""
+    )
+    assert run.status is RunState.FAILED
+    (folder / "main.py").write_text("def handler(inputs):\n    return {'said': 'mended'}\n")
+    await swarm.agents.register(folder)
+    await swarm.runs.resume([run.id])
+    assert (await swarm.runs.wait(run.id)).error_step == "second"  # pinned: the same agent
+    await swarm.runs.resume([run.id], latest=True)
+    ended = await swarm.runs.wait(run.id)
+    assert (ended.status, ended.outputs) == (RunState.SUCCEEDED, {"said": "mended"})
+    first = [one for one in await swarm.store.list_invocations(run.id) if one.step_id == "first"]
+    assert len(first) == 1
