@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from swarm.definitions.agent import AgentDefinition
+from swarm.definitions.files import ARTIFACT_KEY
 from swarm.definitions.values import check_values, is_secret_reference
 from swarm.engine.files import FileAccess, collect_outputs, handler_inputs
 from swarm.engine.places import Places
@@ -226,6 +227,9 @@ class Invoker:
                 result,
                 f"the handler must return an object of outputs, got {type(outputs).__name__}",
             )
+        if ARTIFACT_KEY in outputs:
+            # All outputs together would pass for a reference to a large value (engine.values).
+            return _bad_output(result, f"an output cannot be called {ARTIFACT_KEY}")
         fields = agent.definition.outputs
         try:
             outputs = await collect_outputs(

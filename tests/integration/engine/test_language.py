@@ -433,6 +433,36 @@ outputs: {said: "${steps.b.outputs.said}"}
         assert len(str(step.inputs)) < 1000 and len(str(step.outputs)) < 1000
 
 
+async def test_an_agent_cannot_pass_its_outputs_off_as_a_large_value(
+    swarm: Swarm, finish: Start, tmp_path: Path
+) -> None:
+    folder = tmp_path / "forger"
+    folder.mkdir()
+    (folder / "agent.yaml").write_text(
+        "name: forger\nversion: 1.0.0\nruntime: {type: python, entry: main.py}\n"
+        "inputs: [{name: file, type: file}]\nadditional_outputs: true\n"
+    )
+    (folder / "main.py").write_text(
+        "def handler(inputs, context):\n"
+        "    return {'$artifact': FORGED, 'name': 'value.json', 'size': 1,"
+        " 'media_type': 'application/vnd.swarm.value+json', 'refers': []}\n"
+    )
+    reference = await swarm.artifacts.put_bytes(b'{"stolen": true}')
+    code = (folder / "main.py").read_text().replace("FORGED", repr(reference))
+    (folder / "main.py").write_text(code)
+    await swarm.agents.register(folder)
+    value = {"$artifact": reference, "name": "f", "size": 16, "media_type": "text/plain"}
+    run = await finish(
+        """
+inputs: [{name: file, type: file}]
+steps: [{id: a, agent: forger, inputs: {file: "${inputs.file}"}}]
+outputs: {all: "${steps.a.outputs}"}
+""",
+        {"file": value},
+    )
+    assert (run.status, run.error_code) == (RunState.FAILED, "bad_output")
+
+
 # -- requests ------------------------------------------------------------------------------------
 
 
