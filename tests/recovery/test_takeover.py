@@ -116,3 +116,18 @@ def owner_of(home: Home, run_id: str) -> str | None:
     (row,) = query(home.root, f"SELECT owner FROM workflow_runs WHERE id = '{run_id}'")
     owner: str | None = row["owner"]
     return owner
+
+
+def test_a_stopped_process_holds_nobody_up(tmp_path: Path) -> None:
+    """Ctrl-Z on one `swarm run`, and on a worker, leaves the home usable."""
+    with Home(tmp_path, SWARM_IDLE_SECONDS="60") as home:
+        prepare(home, tmp_path)
+        home.start("worker", "worker")
+        wait_until(lambda: len(home.hosts()) == 1, "the worker did not start")
+        (worker,) = home.hosts()
+        os.kill(worker, signal.SIGSTOP)
+        short = json.dumps({"ledger": str(home.ledger), "pause_ms": 0})
+        home.run("run", "long", short, "--isolation", "none", "--quiet")
+        row = query(home.root, "SELECT status FROM workflow_runs")[0]
+        assert row["status"] == "succeeded"
+        os.kill(worker, signal.SIGCONT)

@@ -18,6 +18,10 @@ from swarm.kernel.json import JsonObject, JsonValue
 LONG_LIVED = frozenset({"worker", "serve"})
 """Roles of hosts that take runs over from processes that end sooner."""
 
+ANSWER_SECONDS = 5.0
+"""How long a host may take to answer what this process goes on without: it may be stopped
+(SIGSTOP), which does not make its lock free."""
+
 WORKER_START_SECONDS = 30.0
 """How long a background worker may take until it is ready."""
 
@@ -129,7 +133,7 @@ class Peers:
         """Offer a waiting run to the other hosts; False if none took it."""
         for host in self._hosts.list():
             with contextlib.suppress(UnavailableError):
-                if await self._request(host.id, "wake", {"run_id": run_id}):
+                if await self._ask(host.id, "wake", {"run_id": run_id}):
                     return True
         return False
 
@@ -139,10 +143,10 @@ class Peers:
 
     async def _tell_all(self, method: str, params: JsonObject) -> None:
         own = self._lease.id if self._lease is not None else None
-        for host in self._hosts.list():
-            if host.id != own:
-                with contextlib.suppress(UnavailableError):
-                    await self._request(host.id, method, params)
+        others = [host.id for host in self._hosts.list() if host.id != own]
+        await asyncio.gather(
+            *(self._ask(host_id, method, params) for host_id in others), return_exceptions=True
+        )
 
     def _watch(self, host_id: str) -> None:
         if self._lease is None or host_id in (self._lease.id, *self._watches):
@@ -169,11 +173,22 @@ class Peers:
             if host.role not in LONG_LIVED:
                 continue
             try:
-                if await self._request(host.id, method, params):
+                if await self._ask(host.id, method, params):
                     return True
             except UnavailableError:
                 continue  # it has just ended; the next one, or this process, serves
         return False
+
+    async def _ask(self, host_id: str, method: str, params: JsonObject) -> JsonValue:
+        """As :meth:`_request`, but a host that does not answer in time is taken for one that is
+        not there."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._request(host_id, method, params)
+        except TimeoutError:
+            raise UnavailableError(
+                f"host {host_id} did not answer within {ANSWER_SECONDS:g} s"
+            ) from None
 
     async def _request(self, host_id: str, method: str, params: JsonObject) -> JsonValue:
         connection = await self._hosts.connect(host_id)
