@@ -67,9 +67,38 @@ async def _runs(records: Records) -> Iterable[tuple[str, str]]:
     return [(run.id, f"{run.workflow_name} {run.status}") for run in runs]
 
 
+async def _awaited_events(records: Records) -> Iterable[tuple[str, str]]:
+    steps = await records.store.waiting_steps("event", COMPLETED_RUNS)
+    return [(step.wait_name or "", f"{step.run_id} {step.step_id}") for step in steps]
+
+
+class StepOfRun(Reference):
+    """A step of the run that an argument before it names."""
+
+    def __init__(self) -> None:
+        super().__init__("step", _no_steps)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        run = ctx.params.get("run_id")
+
+        async def steps(records: Records) -> Iterable[tuple[str, str]]:
+            found = await records.store.list_steps((await records.run(run or "")).id)
+            return [(step.step_id, str(step.status)) for step in found if step.item_index < 0]
+
+        return Reference("step", steps).shell_complete(ctx, param, incomplete) if run else []
+
+
+async def _no_steps(records: Records) -> Iterable[tuple[str, str]]:
+    return ()
+
+
 AGENT = Reference("agent", _agents)
 WORKFLOW = Reference("workflow", _workflows)
 RUN = Reference("run", _runs)
+STEP = StepOfRun()
+EVENT_NAME = Reference("name", _awaited_events)
 
 
 def check_all(paths: Sequence[Path], all_: bool) -> None:

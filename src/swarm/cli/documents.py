@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from swarm.cli.files import KeptFile
+from swarm.cli.render.waits import Wait
 from swarm.kernel.json import JsonObject
-from swarm.store.records import AgentRecord, RunRecord, StepRecord, WorkflowRecord
+from swarm.store.records import (
+    NO_ITEM,
+    AgentRecord,
+    RunRecord,
+    StepRecord,
+    StepState,
+    WorkflowRecord,
+)
 
 
 def agent_document(record: AgentRecord) -> JsonObject:
@@ -63,6 +71,14 @@ def run_summary(run: RunRecord) -> JsonObject:
         "status": str(run.status),
         "trigger": run.trigger_type,
         "isolation": run.isolation,
+        "labels": run.labels,
+        "priority": run.priority,
+        "idempotency_key": run.idempotency_key,
+        "concurrency_key": run.concurrency_key,
+        "parent_run_id": run.parent_run_id,
+        "parent_step": run.parent_step_id,
+        "parent_item": item_number(run.parent_item_index),
+        "wake_at": run.wake_at,
         "origin_run_id": run.origin_run_id,
         "created_at": run.created_at,
         "started_at": run.started_at,
@@ -102,7 +118,46 @@ def step_document(step: StepRecord) -> JsonObject:
         "duration_ms": step.duration_ms,
         "error": step.error,
         "error_code": step.error_code,
+        "tokens": step.api_tokens_used,
+        "cost_usd": usd(step.cost_micros),
+        "run_id": step.child_run_id,
+        "reused_from": step.reused_from,
+        "wait": wait_document(step) if step.status is StepState.WAITING else None,
     }
+
+
+def wait_document(step: StepRecord) -> JsonObject:
+    """What a step waits for."""
+    wait = Wait.of_step(step)
+    return {
+        "for": wait.kind,
+        **{name: wait.details.get(name) for name in ("message", "form", "name", "key")},
+        "wake_at": wait.wake_at,
+        "commands": wait.commands(),
+    }
+
+
+def waiting_document(step: StepRecord, run: RunRecord) -> JsonObject:
+    """A waiting step among those of all runs."""
+    return {
+        "run_id": run.id,
+        "workflow": run.workflow_name,
+        "version": run.workflow_version,
+        "step": step.step_id,
+        "item": item_number(step.item_index),
+        "since": step.started_at,
+        **wait_document(step),
+    }
+
+
+def item_number(index: int | None) -> int | None:
+    """The index of an item; None for what is of none."""
+    return None if index is None or index == NO_ITEM else index
+
+
+def usd(micros: int) -> float:
+    """Millionths of a US dollar as US dollars."""
+    return micros / 1_000_000
 
 
 def file_document(file: KeptFile) -> JsonObject:

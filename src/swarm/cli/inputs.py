@@ -41,6 +41,18 @@ def read_input(argument: str | None, max_bytes: int) -> JsonObject:
     """
     if argument is None or not argument.strip():
         return {}
+    where, value = read_json(argument, max_bytes)
+    if not isinstance(value, dict):
+        raise InputError(
+            f"the input must be a JSON object, got {_kind(value)}",
+            where=where,
+            remedy='name the inputs: {"name": value}',
+        )
+    return value
+
+
+def read_json(argument: str, max_bytes: int) -> tuple[str, JsonValue]:
+    """The JSON value that the argument gives, as :func:`read_input`, and where it was read."""
     if argument in ("-", "@-"):
         where, data = "standard input", _read_stdin(max_bytes)
     elif argument.startswith("@"):
@@ -54,16 +66,28 @@ def read_input(argument: str | None, max_bytes: int) -> JsonObject:
             remedy="pass large data as a file input, or raise SWARM_MAX_INPUT_BYTES",
         )
     try:
-        value = loads(data)
+        return where, loads(data)
     except InvalidError as error:
         raise InputError(error.message, where=where, remedy=_json_remedy(where)) from None
-    if not isinstance(value, dict):
-        raise InputError(
-            f"the input must be a JSON object, got {_kind(value)}",
-            where=where,
-            remedy='name the inputs: {"name": value}',
-        )
-    return value
+
+
+def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
+    """``{name: value}`` of ``name=value`` texts that were given with ``option``.
+
+    Raises:
+        InputError: no ``=``, or a name given twice.
+    """
+    result: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator or not name:
+            raise InputError(
+                f"`{pair}` is not of the form name=value", remedy=f"write `{option} name=value`"
+            )
+        if name in result:
+            raise InputError(f"`{name}` is given twice with {option}", remedy="give it once")
+        result[name] = text
+    return result
 
 
 def add_pairs(

@@ -43,6 +43,9 @@ RUNS = {
     "show": _command("runs:show", "Show a run's steps, outputs and files."),
     "logs": _command("runs:logs", "Print what a run's agents logged."),
     "resume": _command("steer:resume", "Carry on interrupted, failed or cancelled runs."),
+    "waiting": _command("waiting:waiting", "List what runs wait for."),
+    "approve": _command("answers:approve", "Approve what a step waits for."),
+    "reject": _command("answers:reject", "Reject what a step waits for."),
     "cancel": _command("steer:cancel", "Stop runs, with clean-up."),
     "retry": _command("steer:retry", "Start a new run with the inputs of another."),
     "prune": _command("steer:prune", "Delete old runs, and what nothing refers to."),
@@ -62,6 +65,10 @@ SECRET = {
     "export": _command("secret_transfer:export", "Write secrets, readable, as a JSON document."),
 }
 
+EVENTS = {
+    "send": _command("events:send", "Send an event to the runs that wait for it."),
+}
+
 RUN = _command("run:run", "Run a workflow and show its progress.", _RUN)
 
 ROOT = {
@@ -74,6 +81,7 @@ ROOT = {
     ),
     "run": RUN,
     "runs": Entry("List, inspect and steer runs.", commands=RUNS, section=_RUN),
+    "events": Entry("Send events to runs that wait.", commands=EVENTS, section=_RUN),
     "worker": _command("worker:worker", "Drive runs until stopped.", _RUN),
     "sandbox": Entry("Prepare virtual machines for agents.", commands=SANDBOX, section=_MACHINE),
     "doctor": _command("doctor:doctor", "Say what this machine can and cannot do.", _MACHINE),

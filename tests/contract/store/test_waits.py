@@ -271,6 +271,15 @@ async def test_events_are_found_by_name_and_key_in_order(store: Store) -> None:
     assert await store.find_events("paid", None, "", 10, "elsewhere") == [events[5]]
 
 
+async def test_any_json_value_may_be_what_an_event_tells(store: Store) -> None:
+    values: list[Any] = [3, -0.5, 1e300, "3", "", "null", True, None, [], {}]
+    for number, value in enumerate(values):
+        await store.add_event(event(f"e{number}", payload=value))
+    found = await store.find_events("paid", None, "", 20, DEFAULT_PROJECT)
+    payloads = {one.id: one.payload for one in found}
+    assert [payloads[f"e{number}"] for number in range(len(values))] == values
+
+
 @pytest.mark.parametrize(
     ("name", "key", "is_awaited"),
     [("paid", "7", True), ("paid", None, False), ("paid", "8", False), ("sent", "7", False)],

@@ -156,6 +156,19 @@ class Cli:
             (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
         return int(count)
 
+    def until(self, run_id: str, state: str) -> None:
+        """Wait until the run is in ``state``, looking where it is written: a command takes long."""
+        database = self.home / "registry" / "registry.db"
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            while True:
+                (now,) = connection.execute(
+                    "SELECT status FROM workflow_runs WHERE id = ?", (run_id,)
+                ).fetchone()
+                if now == state:
+                    return
+                assert time.monotonic() < deadline, f"{run_id} is {now}, not {state}"
+
     def start(self, *arguments: str | Path, **variables: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [*self.program, *map(str, arguments)],
@@ -189,7 +202,10 @@ class OnTerminal:
             assert self._read(), self.output
 
     def press_interrupt(self) -> None:
-        os.write(self._descriptor, b"\x03")
+        self.type(b"\x03")
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._descriptor, keys)
 
     def end(self) -> int:
         """Read to the end; the exit code, 128 + n for signal n."""

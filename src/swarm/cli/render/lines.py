@@ -6,12 +6,18 @@ from types import TracebackType
 
 from swarm.cli.output import print_json_line
 from swarm.cli.render.progress import RunView
-from swarm.cli.render.values import STATE_COLORS, duration, local_clock
+from swarm.cli.render.values import STATE_COLORS, duration, local_clock, local_time, plural
+from swarm.cli.render.waits import Wait
 from swarm.cli.terminal import Terminal, clean
 from swarm.engine.events import RunEvent
+from swarm.store.records import NO_ITEM
 
 GRAVE = frozenset({"warning", "error", "critical"})
 """Levels of log lines that are shown unless all are asked for."""
+
+
+TOLD_SHARES = 10
+"""How often the progress of a step's items is told, in equal parts of them."""
 
 
 class LineDisplay:
@@ -62,14 +68,23 @@ class LineDisplay:
             case "run.started":
                 verb = "resumed" if data.get("resumed") else "started"
                 return f"run  {self.view.run_id} {verb}"
+            case "run.waiting":
+                until = f" until {local_time(data['wake_at'])}" if data.get("wake_at") else ""
+                return f"run  {self.view.run_id} waits{until}"
             case "run.finished" if self._prefix:  # of a single run, the report tells it
                 return f"run  {self._status(data)}"
             case "step.started":
                 again = f" (attempt {data['attempt']})" if data.get("attempt", 1) > 1 else ""
-                return self._step(event, f"started{again}")
+                items = f" with {plural(data['items'], 'item')}" if "items" in data else ""
+                called = f": {data['workflow']}, {data['run_id']}" if data.get("workflow") else ""
+                return self._step(event, f"started{again}{items}{called}")
             case "step.retrying":
                 delay = duration(1000 * float(data.get("delay_seconds") or 0))
                 return self._step(event, f"failed, again in {delay}: {_line(data.get('error'))}")
+            case "step.waiting":
+                return self._step(event, waiting_text(Wait.of_event(event)))
+            case "item.started" | "item.retrying" | "item.finished":
+                return self._item(event)
             case "step.finished":
                 return self._step(event, self._ending(data))
             case "log" if self._logs or data.get("level") in GRAVE:
@@ -77,6 +92,25 @@ class LineDisplay:
             case "notify":
                 return f"note {data.get('level')}: {_line(data.get('message'))}"
         return None
+
+    def _item(self, event: RunEvent) -> str | None:
+        """A line for an item that failed, and for each tenth of the items; for all with the logs.
+
+        A step may have thousands of items.
+        """
+        data = event.data
+        step = self.view.steps[event.step_id or ""]
+        item = f"item {data.get('index')} "
+        if event.kind == "item.retrying":
+            delay = duration(1000 * float(data.get("delay_seconds") or 0))
+            return self._step(event, f"{item}failed, again in {delay}: {_line(data.get('error'))}")
+        if event.kind == "item.started":
+            return self._step(event, f"{item}started") if self._logs else None
+        if self._logs or data.get("status") == "failed":
+            return self._step(event, item + self._ending(data))
+        share = max((step.items or 0) // TOLD_SHARES, 1)
+        is_told = step.items is not None and step.items_ended % share == 0
+        return self._step(event, step.items_text()) if is_told else None
 
     def _step(self, event: RunEvent, text: str) -> str:
         name = clean(event.step_id or "run")
@@ -92,6 +126,14 @@ class LineDisplay:
         if isinstance(milliseconds, int | float):
             text += f" in {duration(milliseconds)}"
         return f"{text}: {_line(data['error'])}" if data.get("error") else text
+
+
+def waiting_text(wait: Wait) -> str:
+    """What a step waits for, and below it the commands that answer it."""
+    item = f"item {wait.item_index} " if wait.item_index != NO_ITEM else ""
+    return "\n         | ".join(
+        [f"{item}waits for {_line(str(wait))}", *map(clean, wait.commands())]
+    )
 
 
 class JsonLinesDisplay:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from swarm.cli.render.progress import FINAL, RunView, StepView, visible
 from swarm.cli.render.values import STATE_COLORS, duration, elapsed_ms, plural
+from swarm.cli.render.waits import Wait
 from swarm.cli.terminal import Terminal, clean
 from swarm.engine.events import RunEvent
 from swarm.kernel.clock import now_text
@@ -72,11 +73,21 @@ class LiveDisplay:
 
     def show(self, event: RunEvent) -> None:
         self.view.apply(event)
-        if event.kind == "notify":
+        if event.kind == "step.waiting":
+            self._tell_how_to_answer(Wait.of_event(event))
+        elif event.kind == "notify":
             self.note(f"{event.data.get('level')}: {clean(str(event.data.get('message')))}")
 
     def note(self, message: str) -> None:
-        self._console.print(message)
+        # Not wrapped in the middle of words: commands are there to be copied.
+        self._console.print(message, soft_wrap=True)
+
+    def _tell_how_to_answer(self, wait: Wait) -> None:
+        """Print the commands above the view, where they can be copied from."""
+        if commands := wait.commands():
+            self.note(clean(f"step {wait.step_id} waits for {wait}"))
+            for command in commands:
+                self.note(f"  {clean(command)}")
 
     def _draw(self) -> RenderableType:
         view = self.view
