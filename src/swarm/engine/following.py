@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
@@ -13,6 +14,9 @@ from swarm.engine.peers import Peers
 from swarm.kernel.json import JsonObject
 from swarm.store.ports import Store
 from swarm.store.records import NO_ITEM, RunRecord, RunState, StepRecord, StepState
+
+LOOK_SECONDS = 0.5
+"""How often a follower looks whether a run that nobody drove was taken up by another process."""
 
 
 class Followers:
@@ -94,8 +98,11 @@ class Followers:
         Of a run that only waits, or that waits for its turn here, nothing comes until it is taken
         up; the follower stays.
         """
-        if self._driving.drives(run.id) or self._driving.is_queued(run.id):
+        if self._driving.drives(run.id):
             async for event in subscription:
+                yield event
+        elif self._driving.is_queued(run.id):
+            async for event in self._until_taken_elsewhere(run, subscription):
                 yield event
         elif run.owner is not None and await self._peers.is_alive(run.owner):
             async for event in self._peers.follow(run.owner, run.id):
@@ -104,8 +111,34 @@ class Followers:
             yield RunEvent(run.id, "run.waiting", None, {"wake_at": run.wake_at})
             await self._join()
             await self._driving.set_alarm()
-            async for event in subscription:
+            async for event in self._until_taken_elsewhere(run, subscription):
                 yield event
+
+    async def _until_taken_elsewhere(
+        self, run: RunRecord, subscription: Subscription
+    ) -> AsyncIterator[RunEvent]:
+        """What comes of a run that nobody drives yet, unless another process takes it up.
+
+        That process, which may have come to cancel the run, need not know of this one: the journal
+        is looked at again and again.
+        """
+        events = aiter(subscription)
+        coming = asyncio.ensure_future(anext(events, None))
+        try:
+            while True:
+                done, _ = await asyncio.wait({coming}, timeout=LOOK_SECONDS)
+                if done:
+                    event = coming.result()
+                    if event is None:
+                        return
+                    yield event
+                    coming = asyncio.ensure_future(anext(events, None))
+                elif not self._driving.drives(run.id):
+                    latest = await find_run(self._store, run.id)
+                    if latest.owner != run.owner or latest.status is not run.status:
+                        return
+        finally:
+            coming.cancel()
 
 
 class Told:
