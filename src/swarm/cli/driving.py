@@ -10,6 +10,7 @@ from typing import Any
 from swarm.bootstrap.assembly import Swarm
 from swarm.bootstrap.collection import collect_unused, is_due
 from swarm.bootstrap.retention import BATCH, purge_expired, run_files
+from swarm.cli.details import read_details
 from swarm.cli.documents import run_document
 from swarm.cli.files import keep_files
 from swarm.cli.graphs import run_nodes
@@ -22,6 +23,7 @@ from swarm.cli.signals import SIGNALS
 from swarm.cli.terminal import clean, stderr, stdout
 from swarm.cli.viewing import Display, Viewing
 from swarm.engine.remedies import failure_remedy
+from swarm.engine.values import Values
 from swarm.kernel.errors import ExitCode
 from swarm.store.records import RunRecord, RunState
 
@@ -156,10 +158,12 @@ async def _view(swarm: Swarm, run: RunRecord) -> RunView:
 async def report_runs(swarm: Swarm, runs: Sequence[RunRecord], viewing: Viewing) -> int:
     """Print how runs ended and what they gave; the exit code says whether all succeeded."""
     documents = []
+    values = Values(swarm.artifacts, swarm.settings.inline_value_bytes)
     for run in runs:
+        outputs = values.loaded(run.outputs) or {}
         folder = viewing.save or run_files(swarm.home, run.id)
         kept = await keep_files(
-            run.outputs or {},
+            outputs,
             swarm.artifacts,
             swarm.home,
             folder,
@@ -168,10 +172,9 @@ async def report_runs(swarm: Swarm, runs: Sequence[RunRecord], viewing: Viewing)
         for_machines = viewing.json or viewing.events
         _report(run, viewing.quiet or for_machines)
         if viewing.json:
-            steps = await swarm.store.list_steps(run.id)
-            documents.append(run_document(run, steps, kept))
+            documents.append(run_document(await read_details(swarm.store, values, run), kept))
         elif run.status is RunState.SUCCEEDED and not for_machines:
-            show_result(stdout(), run.outputs or {}, kept)
+            show_result(stdout(), outputs, kept)
     if viewing.json:
         print_json(documents[0] if len(documents) == 1 else {"runs": documents})
     succeeded = all(run.status is RunState.SUCCEEDED for run in runs)

@@ -40,14 +40,18 @@ WORKFLOW = {
 
 RUNS = {
     "list": _command("runs:list_", "List runs, newest first."),
-    "show": _command("runs:show", "Show a run's steps, outputs and files."),
-    "logs": _command("runs:logs", "Print what a run's agents logged."),
+    "show": _command("run_show:show", "Show a run's steps, outputs and files."),
+    "children": _command("runs:children", "List the runs that a run called."),
+    "timeline": _command("timeline:timeline", "Draw when each step of a run ran and waited."),
+    "logs": _command("logs:logs", "Print what a run's agents logged."),
     "resume": _command("steer:resume", "Carry on interrupted, failed or cancelled runs."),
     "waiting": _command("waiting:waiting", "List what runs wait for."),
     "approve": _command("answers:approve", "Approve what a step waits for."),
     "reject": _command("answers:reject", "Reject what a step waits for."),
     "cancel": _command("steer:cancel", "Stop runs, with clean-up."),
-    "retry": _command("steer:retry", "Start a new run with the inputs of another."),
+    "retry": _command("repeat:retry", "Start a new run with the inputs of another."),
+    "fork": _command("repeat:fork", "Start a run that repeats another with something changed."),
+    "replay": _command("repeat:replay", "Start a run in which some steps are not run."),
     "prune": _command("steer:prune", "Delete old runs, and what nothing refers to."),
 }
 

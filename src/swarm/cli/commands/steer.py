@@ -1,4 +1,4 @@
-"""``swarm runs resume|retry|cancel|prune``: what changes runs."""
+"""``swarm runs resume|cancel|prune``: what changes runs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ import click
 from swarm.bootstrap.collection import Collected, collect_unused
 from swarm.bootstrap.retention import purge_expired
 from swarm.cli.arguments import RUN
-from swarm.cli.commands.run import start_detached
 from swarm.cli.context import asynchronous, reading
 from swarm.cli.documents import run_summary
 from swarm.cli.driving import follow_runs, tidying
-from swarm.cli.isolation import warn_unisolated
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
 from swarm.cli.render.values import plural, size
 from swarm.cli.session import session
 from swarm.cli.viewing import Viewing, viewing_options
 from swarm.kernel.errors import ExitCode
-from swarm.sandbox.ports import Isolation
 from swarm.store.records import RunState
 
 
@@ -44,26 +41,6 @@ async def resume(options: Globals, run_ids: tuple[str, ...], viewing: Viewing) -
                 note("no run was interrupted")
             return ExitCode.OK
         return await follow_runs(swarm, runs, viewing)
-
-
-@click.command("retry", cls=SwarmCommand)
-@click.argument("run_id", type=RUN, metavar="RUN")
-@viewing_options
-@pass_globals
-@asynchronous
-async def retry(options: Globals, run_id: str, detach: bool, viewing: Viewing) -> int:
-    """Start a new run with the workflow and inputs of another.
-
-    RUN is an id or the start of one. Unlike `resume`, every step is run again.
-    """
-    async with session(options, "run") as swarm, tidying(swarm):
-        created = await swarm.runs.retry(run_id)
-        warn_unisolated(Isolation(created.isolation))
-        if detach:
-            await start_detached(swarm, created, options)
-            return ExitCode.OK
-        await swarm.runs.start(created.id)
-        return await follow_runs(swarm, [created], viewing)
 
 
 @click.command("cancel", cls=SwarmCommand)

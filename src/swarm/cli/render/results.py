@@ -18,6 +18,8 @@ MAX_SHOWN_BYTES = 64 * 1024
 """How much of a text is printed; the rest is where the file is kept."""
 MAX_VALUE_LINES = 60
 """Lines of one output's JSON that are printed."""
+MAX_LINE_CHARACTERS = 2_000
+"""Of one line of a value."""
 MARKDOWN = "text/markdown"
 MARKDOWN_VIEW = "swarm.cli.render.markdown:show_markdown"
 
@@ -48,7 +50,7 @@ def show_result(terminal: Terminal, outputs: JsonObject, kept: Sequence[KeptFile
     if values:
         if shown or report:
             terminal.line()
-        _show_values(terminal, values)
+        show_values(terminal, values)
     if kept:
         if values or shown or report:
             terminal.line()
@@ -88,7 +90,8 @@ def _show_file(terminal: Terminal, file: KeptFile) -> None:
         terminal.line(terminal.style(f"({rest} more in {file.path})", "dim"))
 
 
-def _show_values(terminal: Terminal, values: JsonObject) -> None:
+def show_values(terminal: Terminal, values: JsonObject) -> None:
+    """Print values by name, each cut to what a screen bears."""
     width = max(len(name) for name, value in values.items())
     for name, value in values.items():
         lines = _value_lines(value)
@@ -107,8 +110,16 @@ def _show_values(terminal: Terminal, values: JsonObject) -> None:
 def _value_lines(value: JsonValue) -> list[str]:
     """A value on lines of text: strings as they are, everything else as JSON."""
     if isinstance(value, str):
-        return clean(value).splitlines() or [""]
-    compact = orjson.dumps(value).decode()
-    if len(compact) <= 80:
-        return [clean(compact)]
-    return clean(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()).splitlines()
+        lines = value.splitlines() or [""]
+    else:
+        lines = [orjson.dumps(value).decode()]
+        if len(lines[0]) > 80:
+            lines = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode().splitlines()
+    return [_shortened(line) for line in lines]
+
+
+def _shortened(line: str) -> str:
+    if len(line) <= MAX_LINE_CHARACTERS:
+        return clean(line)
+    more = plural(len(line) - MAX_LINE_CHARACTERS, "more character")
+    return f"{clean(line[:MAX_LINE_CHARACTERS])}… ({more}; --json prints everything)"

@@ -14,7 +14,7 @@ from swarm.cli.render.values import (
 )
 from swarm.cli.terminal import Terminal, clean
 from swarm.kernel.json import JsonObject
-from swarm.store.records import RunRecord, StepRecord
+from swarm.store.records import RunRecord
 
 ROOM_FOR_IDS = 100
 """Columns of a terminal from which on runs are listed with their whole ids."""
@@ -33,6 +33,7 @@ def run_table(terminal: Terminal, runs: Sequence[RunRecord]) -> list[str]:
     if terminal.is_terminal and terminal.width < ROOM_FOR_IDS:
         short = [run_id[:SHORT_ID] for run_id in ids]
         ids = short if len(set(short)) == len(ids) else ids
+    has_labels = any(run.labels for run in runs)
     rows: list[list[Cell | str]] = [
         [
             run_id,
@@ -40,11 +41,17 @@ def run_table(terminal: Terminal, runs: Sequence[RunRecord]) -> list[str]:
             Cell(str(run.status), STATE_COLORS.get(run.status)),
             local_time(run.created_at),
             duration(elapsed_ms(run.started_at, run.completed_at)),
+            *([_labels(run)] if has_labels else []),
             failure(run),
         ]
         for run_id, run in zip(ids, runs, strict=True)
     ]
-    return table(terminal, ["RUN", "WORKFLOW", "STATE", "CREATED", "TOOK", ""], rows)
+    labels = ["LABELS"] if has_labels else []
+    return table(terminal, ["RUN", "WORKFLOW", "STATE", "CREATED", "TOOK", *labels, ""], rows)
+
+
+def _labels(run: RunRecord) -> str:
+    return ",".join(f"{name}={value}" for name, value in run.labels.items())
 
 
 def failure(run: RunRecord) -> str:
@@ -54,22 +61,25 @@ def failure(run: RunRecord) -> str:
     return f"{run.error_step}: {run.error}" if run.error_step else run.error
 
 
-def step_table(terminal: Terminal, steps: Sequence[StepRecord]) -> list[str]:
-    """One line for each step of a run."""
+def child_table(terminal: Terminal, run: RunRecord, children: Sequence[RunRecord]) -> list[str]:
+    """One line for each run that ``run`` called, those below others indented."""
     rows: list[list[Cell | str]] = [
         [
-            step.step_id,
-            Cell(str(step.status), STATE_COLORS.get(step.status)),
-            f"{step.agent_name}@{step.agent_version}" if step.agent_name else "",
-            Cell(step.isolation, "yellow") if step.isolation == "none" else step.isolation or "",
-            str(step.retry_count + 1) if step.started_at else "",
-            duration(step.duration_ms),
-            step.error or "",
+            "  " * (child.depth - run.depth - 1) + child.id,
+            _calling_step(child),
+            f"{child.workflow_name}@{child.workflow_version}",
+            Cell(str(child.status), STATE_COLORS.get(child.status)),
+            duration(elapsed_ms(child.started_at, child.completed_at)),
+            failure(child),
         ]
-        for step in steps
+        for child in children
     ]
-    headers = ["STEP", "STATE", "AGENT", "ISOLATION", "ATTEMPTS", "TOOK", ""]
-    return table(terminal, headers, rows)
+    return table(terminal, ["RUN", "CALLED BY", "WORKFLOW", "STATE", "TOOK", ""], rows)
+
+
+def _calling_step(run: RunRecord) -> str:
+    item = run.parent_item_index
+    return f"{run.parent_step_id or ''}" + ("" if item is None or item < 0 else f"[{item}]")
 
 
 def log_line(terminal: Terminal, entry: JsonObject, width: int) -> str:
