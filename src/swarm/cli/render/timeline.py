@@ -30,17 +30,18 @@ SPAN_COLORS: dict[SpanKind, str] = {
 }
 CRITICAL = "*"
 LONGEST_LABEL = 32
-SMALLEST_CHART = 20
+SMALLEST_CHART = 10
 TICK_COLUMNS = 12
 """Columns of the chart for each tick, at least."""
 TOOK_COLUMNS = 13
+_BLANKS = str.maketrans("\n\t", "  ")
 
 
 def timeline_lines(timeline: Timeline, terminal: Terminal, width: int) -> list[str]:
     """The chart in at most ``width`` columns: an axis, a line for each row, and a legend."""
     labels = [row_label(row) for row in timeline.rows]
-    room = max(min(max(map(cell_width, labels), default=0), LONGEST_LABEL, width // 3), 4)
-    columns = max(width - room - TOOK_COLUMNS - 4, SMALLEST_CHART)
+    room = max(min(max(map(cell_width, labels), default=0), LONGEST_LABEL, width // 4), 4)
+    columns = max(width - room - TOOK_COLUMNS - 5, SMALLEST_CHART)
     ellipsis = terminal.symbol("…", "~")
     margin = " " * (room + 3)
     lines = [margin + line for line in _axis(timeline, columns, terminal)]
@@ -58,9 +59,8 @@ def row_label(row: Row) -> str:
     """``build``, ``build[3]`` for an item, or how many items are folded."""
     if row.folded:
         return f"  and {row.folded:,} more items"
-    if row.item_index == NO_ITEM:
-        return clean(row.step_id)
-    return f"  {clean(row.step_id)}[{row.item_index}]"
+    name = clean(row.step_id).translate(_BLANKS)
+    return name if row.item_index == NO_ITEM else f"  {name}[{row.item_index}]"
 
 
 def _axis(timeline: Timeline, columns: int, terminal: Terminal) -> list[str]:
