@@ -40,7 +40,7 @@ def run_facts(details: RunDetails) -> list[tuple[str, str]]:
         ("took", duration(elapsed_ms(run.started_at, run.completed_at))),
         ("waits until", local_time(run.wake_at)),
         ("queued for", run.concurrency_key or "" if run.status == "pending" else ""),
-        ("retry of" if run.trigger_type == "manual" else "made of", run.origin_run_id or ""),
+        ("origin", run.origin_run_id or ""),
         ("called by", _caller(run)),
         ("key", run.idempotency_key or ""),
         ("used", usage_text(run, details)),
