@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from swarm.engine.logs import log_path
 from swarm.kernel.clock import ago_text, now_text
 from swarm.kernel.home import Home
 from swarm.store.ports import Store
+from swarm.store.records import RunFilter, RunRecord, RunState
 
 SECONDS_PER_DAY = 86_400
 BATCH = 200
@@ -41,6 +44,25 @@ async def purge_expired(store: Store, home: Home, days: float) -> list[str]:
     await asyncio.to_thread(_remove_files, home, purged)
     await asyncio.to_thread(_remove_invocation_files, home, days)
     return purged
+
+
+async def ended_runs(
+    store: Store, before: str, states: Collection[RunState] = ()
+) -> AsyncIterator[list[RunRecord]]:
+    """The runs that ended, or were imported, before the moment ``before``, a batch at a time,
+    newest first, without their documents; those in one of ``states``, if some are given."""
+    wanted = tuple(state for state in states or RunState if state.is_final)
+    page = RunFilter(states=wanted, created_before=before, limit=BATCH, documents=False)
+    while wanted and (runs := await store.list_runs(page)):
+        yield [run for run in runs if (run.imported_at or run.completed_at or before) < before]
+        page = replace(page, before_id=runs[-1].id)
+
+
+async def delete_runs(store: Store, home: Home, run_ids: Sequence[str]) -> list[str]:
+    """Delete runs that have ended, with their logs and the copies of their files; return ids."""
+    deleted = await store.delete_runs(run_ids)
+    await asyncio.to_thread(_remove_files, home, deleted)
+    return deleted
 
 
 def _remove_files(home: Home, run_ids: list[str]) -> None:

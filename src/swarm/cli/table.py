@@ -52,7 +52,9 @@ RUNS = {
     "retry": _command("repeat:retry", "Start a new run with the inputs of another."),
     "fork": _command("repeat:fork", "Start a run that repeats another with something changed."),
     "replay": _command("repeat:replay", "Start a run in which some steps are not run."),
-    "prune": _command("steer:prune", "Delete old runs, and what nothing refers to."),
+    "export": _command("transfer:export", "Write runs as JSON Lines."),
+    "import": _command("transfer:import_", "Record the runs of an export."),
+    "purge": _command("purge:purge", "Delete old runs, and what nothing refers to."),
 }
 
 SANDBOX = {
@@ -67,6 +69,11 @@ SECRET = {
     "rotate": _command("secret_rotate:rotate", "Encrypt every secret's key anew."),
     "import": _command("secret_transfer:import_", "Store the secrets of a JSON document."),
     "export": _command("secret_transfer:export", "Write secrets, readable, as a JSON document."),
+}
+
+DATABASE = {
+    "backup": _command("database:backup", "Copy the database while it is in use."),
+    "check": _command("database:check", "Check that the database is sound."),
 }
 
 EVENTS = {
@@ -87,6 +94,7 @@ ROOT = {
     "runs": Entry("List, inspect and steer runs.", commands=RUNS, section=_RUN),
     "events": Entry("Send events to runs that wait.", commands=EVENTS, section=_RUN),
     "worker": _command("worker:worker", "Drive runs until stopped.", _RUN),
+    "db": Entry("Back up and check the database.", commands=DATABASE, section=_MACHINE),
     "sandbox": Entry("Prepare virtual machines for agents.", commands=SANDBOX, section=_MACHINE),
     "doctor": _command("doctor:doctor", "Say what this machine can and cannot do.", _MACHINE),
     "settings": _command(

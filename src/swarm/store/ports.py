@@ -227,6 +227,10 @@ class RunJournal(Protocol):
         their steps, invocations, attributes and answers; return ids."""
         ...
 
+    async def delete_runs(self, run_ids: Sequence[str]) -> list[str]:
+        """Delete those of these runs that have ended, as :meth:`purge_runs`; return their ids."""
+        ...
+
 
 class SecretStore(Protocol):
     """Sealed secrets. No method can open one."""
@@ -339,7 +343,12 @@ class RunArchive(Protocol):
 
 
 class Backups(Protocol):
-    """Copies of the whole database."""
+    """Copies of the whole database, and whether it is sound."""
+
+    async def check(self) -> list[str]:
+        """Read the whole database and say what is wrong with it, a line for each fault; nothing if
+        it is sound."""
+        ...
 
     async def back_up(self, target: Path, *, replace: bool = False) -> int:
         """Copy what is committed to the file ``target``, for its owner's eyes only, while the

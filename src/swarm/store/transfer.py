@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Protocol
 
@@ -80,9 +80,20 @@ class Imported:
     """Runs that the export left out."""
 
 
-async def export_runs(source: ExportSource, run_filter: RunFilter, target: BinaryIO) -> Exported:
+async def export_runs(
+    source: ExportSource,
+    run_filter: RunFilter,
+    target: BinaryIO,
+    run_ids: Sequence[str] | None = None,
+) -> Exported:
     """Write the ended runs that pass ``run_filter`` to ``target``, newest first, each with the
     runs that it called. ``run_filter.limit`` and ``called`` do not count.
+
+    Args:
+        source: the database.
+        run_filter: which runs.
+        target: where the lines go.
+        run_ids: these runs, in this order, instead of those that pass the filter.
 
     Raises:
         DatabaseError: the database cannot be read.
@@ -90,7 +101,11 @@ async def export_runs(source: ExportSource, run_filter: RunFilter, target: Binar
     """
     export = _Export(source, target)
     await export.write(Header(FORMAT, VERSION, now_text()))
-    async for run_id in _ended_runs(source, replace(run_filter, called=False)):
+    if run_ids is None:
+        chosen = _ended_runs(source, replace(run_filter, called=False))
+    else:
+        chosen = _named_runs(source, run_ids, run_filter.project_id)
+    async for run_id in chosen:
         await export.run(run_id)
     await export.flush()
     return Exported(export.runs, export.left_out)
@@ -107,6 +122,19 @@ async def _ended_runs(source: RunJournal, run_filter: RunFilter) -> AsyncIterato
             async for run_id in _ended_runs(source, called):
                 yield run_id
         page = replace(page, before_id=runs[-1].id)
+
+
+async def _named_runs(
+    source: RunJournal, run_ids: Sequence[str], project_id: str
+) -> AsyncIterator[str]:
+    """These ids, each followed by those of the runs that it called; none of them twice."""
+    seen: set[str] = set()
+    for run_id in run_ids:
+        called = _ended_runs(source, RunFilter(parent_run_id=run_id, project_id=project_id))
+        for found in (run_id, *[each async for each in called]):
+            if found not in seen:
+                seen.add(found)
+                yield found
 
 
 class _Export:

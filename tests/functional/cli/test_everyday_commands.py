@@ -29,7 +29,7 @@ SCRIPTS = Path(sys.executable).parent
         ["workflow", "runs", "flow"],
         ["workflow", "new", "--list"],
         ["runs", "list"],
-        ["runs", "prune"],
+        ["runs", "purge"],
         ["completion", "bash"],
     ],
 )

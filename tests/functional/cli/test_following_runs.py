@@ -268,8 +268,8 @@ outputs: {report: "${steps.only.outputs.report}"}
     log = cli.home / "registry" / "logs" / "workflow-runs" / f"{document['id']}.jsonl"
     assert kept.exists()
     assert log.exists()
-    assert cli.ok("runs", "prune", "--json").json["runs"] == []
-    assert cli.ok("runs", "prune", "--older-than", "0", "--json").json["runs"] == [document["id"]]
+    assert cli.ok("runs", "purge", "--json").json["runs"] == []
+    assert cli.ok("runs", "purge", "--older-than", "0s", "--json").json["runs"] == [document["id"]]
     assert not kept.exists()
     assert not log.exists()
     assert cli("runs", "show", document["id"]).code == 3

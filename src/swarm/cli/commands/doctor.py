@@ -187,6 +187,6 @@ async def _home(options: Globals, settings: Settings) -> list[Finding]:
 def _space(home: Home) -> Finding:
     free = shutil.disk_usage(home.root).free
     if free < LITTLE_SPACE_BYTES:
-        remedy = "free space, or delete old runs: swarm runs prune --older-than 7"
+        remedy = "free space, or delete old runs: swarm runs purge --older-than 7d"
         return Finding("disk", "limited", f"{size(free)} free", remedy)
     return Finding("disk", "ok", f"{size(free)} free")

@@ -1,21 +1,17 @@
-"""``swarm runs resume|cancel|prune``: what changes runs."""
+"""``swarm runs resume|cancel``: what changes runs."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 
 import click
 
-from swarm.bootstrap.collection import Collected, collect_unused
-from swarm.bootstrap.retention import purge_expired
 from swarm.cli.arguments import RUN
-from swarm.cli.context import asynchronous, reading
+from swarm.cli.context import asynchronous
 from swarm.cli.documents import run_summary
 from swarm.cli.driving import follow_runs, tidying
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
-from swarm.cli.render.values import plural, size
 from swarm.cli.session import session
 from swarm.cli.viewing import Viewing, viewing_options
 from swarm.kernel.errors import ExitCode
@@ -60,42 +56,3 @@ async def cancel(options: Globals, run_ids: tuple[str, ...]) -> None:
     for run in runs:
         had = "" if run.status is RunState.CANCELLED else "had already ended: "
         print_lines([f"{run.id} {had}{run.status}"])
-
-
-@click.command("prune", cls=SwarmCommand)
-@click.option(
-    "--older-than",
-    type=click.FloatRange(min=0),
-    metavar="DAYS",
-    help="Days since the run ended; by default the setting retention_days.",
-)
-@pass_globals
-@asynchronous
-async def prune(options: Globals, older_than: float | None) -> None:
-    """Delete old runs, with their logs and the copies of their files.
-
-    Then remove packages, environments and artifacts that nothing has referred to for long (the
-    setting unused_days). Both also happen by themselves, whenever runs are driven.
-    """
-    gone: list[str] = []
-    async with reading(options) as records:
-        days = records.settings.retention_days if older_than is None else older_than
-        keeps_all = older_than is None and days == 0
-        while not keeps_all and (batch := await purge_expired(records.store, records.home, days)):
-            gone += batch
-        collected = await collect_unused(records.store, records.home, records.settings)
-    unused = collected or Collected()
-    if options.json:
-        print_json({"runs": gone, "older_than_days": days, "unused": asdict(unused)})
-        return
-    if keeps_all:
-        note("retention_days is 0, which keeps runs for ever; give --older-than DAYS")
-    else:
-        print_lines([f"deleted {plural(len(gone), 'run')} that ended more than {days:g} days ago"])
-    if unused != Collected():
-        parts = [
-            plural(unused.packages, "package"),
-            plural(unused.environments, "environment"),
-            f"{plural(unused.artifacts, 'artifact')} ({size(unused.artifact_bytes)})",
-        ]
-        print_lines([f"removed what nothing refers to: {', '.join(parts)}"])

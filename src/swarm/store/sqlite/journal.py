@@ -223,6 +223,17 @@ def record_invocation(connection: sqlite3.Connection, invocation: Row) -> None:
 def purge(connection: sqlite3.Connection, completed_before: str, limit: int) -> list[str]:
     """Delete at most ``limit`` ended runs with their rows; return their ids."""
     rows = connection.execute(OLDEST_ENDED, (completed_before, limit)).fetchall()
+    return _delete(connection, rows)
+
+
+def delete_ended(connection: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
+    """Delete those of these runs that have ended with their rows; return their ids."""
+    marks = ", ".join("?" * len(run_ids))
+    ended = f"SELECT id FROM workflow_runs WHERE id IN ({marks}) AND status IN {_FINAL}"
+    return _delete(connection, connection.execute(ended, list(run_ids)).fetchall())
+
+
+def _delete(connection: sqlite3.Connection, rows: Sequence[tuple[str]]) -> list[str]:
     for table, column in _PURGED:
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)
     return [run_id for (run_id,) in rows]

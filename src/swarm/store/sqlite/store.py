@@ -265,6 +265,17 @@ class SqliteStore:
                 break
         return purged
 
+    async def delete_runs(self, run_ids: Sequence[str]) -> list[str]:
+        deleted: list[str] = []
+        for first in range(0, len(run_ids), PURGED_RUNS_PER_COMMIT):
+            batch = run_ids[first : first + PURGED_RUNS_PER_COMMIT]
+
+            def delete(connection: sqlite3.Connection, batch: Sequence[str] = batch) -> list[str]:
+                return journal.delete_ended(connection, batch)
+
+            deleted += await self._writer.submit(delete)
+        return deleted
+
     # Waits
 
     async def due_runs(self, moment: str, limit: int = 1000) -> list[str]:
@@ -334,6 +345,9 @@ class SqliteStore:
 
     async def restore_run(self, entries: Iterable[ArchiveEntry]) -> bool:
         return await self._writer.submit(lambda connection: exchange.restore(connection, entries))
+
+    async def check(self) -> list[str]:
+        return await self._readers.run(upkeep.faults)
 
     async def back_up(self, target: Path, *, replace: bool = False) -> int:
         return await self._backups.make(target, replace=replace)

@@ -102,3 +102,21 @@ def artifacts_outside_runs(
         if not limit:
             return frozenset(found), f"{name} {rows[-1][0]}"
     return frozenset(found), ""
+
+
+MAX_FAULTS = 100
+"""Faults of a damaged database that are told."""
+
+
+def faults(connection: sqlite3.Connection) -> list[str]:
+    """What is wrong with the file, its indexes and its references; see sqlite.org/pragma.html."""
+    found = [
+        text
+        for (text,) in connection.execute(f"PRAGMA integrity_check({MAX_FAULTS})")
+        if text != "ok"
+    ]
+    for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
+        found.append(f"row {row} of {table} refers to a row of {parent} that is not there")
+        if len(found) >= MAX_FAULTS:
+            break
+    return found
