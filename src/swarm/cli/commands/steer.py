@@ -20,16 +20,24 @@ from swarm.store.records import RunState
 
 @click.command("resume", cls=SwarmCommand)
 @click.argument("run_ids", nargs=-1, type=RUN, metavar="[RUN]...")
+@click.option(
+    "--latest",
+    is_flag=True,
+    help="Of named runs that failed or were cancelled: use the agents and called workflows that "
+    "are registered now, so that what was mended is used.",
+)
 @viewing_options(detach=False)
 @pass_globals
 @asynchronous
-async def resume(options: Globals, run_ids: tuple[str, ...], viewing: Viewing) -> int:
+async def resume(options: Globals, run_ids: tuple[str, ...], latest: bool, viewing: Viewing) -> int:
     """Carry on interrupted, failed or cancelled runs; finished steps are not run again.
 
     Without RUN, every run whose process has ended is carried on. RUN is an id or the start of one.
     """
+    if latest and not run_ids:
+        raise click.UsageError("--latest needs the runs to be named")
     async with session(options, "run") as swarm, tidying(swarm):
-        runs = await swarm.runs.resume(run_ids)
+        runs = await swarm.runs.resume(run_ids, latest=latest)
         if not runs:
             if options.json:
                 print_json({"runs": []})
