@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +11,7 @@ from swarm.engine.plan import Plan, Progress
 from swarm.store.records import StepState
 
 
-def plan_of(edges: dict[str, set[str]], **marks: set[str]) -> Plan:
+def plan_of(edges: dict[str, set[str]], **marks: Any) -> Plan:
     return Plan.of({step: frozenset(needed) for step, needed in edges.items()}, **marks)
 
 
@@ -54,6 +56,26 @@ def test_a_skipped_dependency_skips_unless_the_step_has_its_own_condition() -> N
     assert not progress.is_skipped("c")
 
 
+def test_handlers_start_when_their_step_has_failed_and_are_skipped_otherwise() -> None:
+    edges = {"a": set[str](), "undo": {"a"}, "tell": {"a", "undo"}, "b": {"a"}}
+    progress = Progress(plan_of(edges, guards={"undo": "a", "tell": "a"}))
+    assert progress.end("a", StepState.FAILED) == ["undo"]
+    assert progress.failed
+    assert not progress.is_skipped("undo")
+    assert progress.end("undo", StepState.SUCCEEDED) == ["tell"]
+    assert progress.end("tell", StepState.SUCCEEDED) == []
+    assert progress.unreached == ["b"]
+    fine = Progress(plan_of(edges, guards={"undo": "a", "tell": "a"}))
+    assert fine.end("a", StepState.SUCCEEDED) == ["undo", "b"]
+    assert fine.is_skipped("undo")
+
+
+def test_downstream_is_what_a_change_reaches() -> None:
+    plan = plan_of(DIAMOND)
+    assert plan.downstream("b") == {"b", "d"}
+    assert plan.downstream("a") == {"a", "b", "c", "d"}
+
+
 def test_a_resumed_run_goes_on_where_it_was() -> None:
     ended = {"a": StepState.SUCCEEDED, "b": StepState.SUCCEEDED}
     progress = Progress(plan_of(DIAMOND), ended)
@@ -70,7 +92,10 @@ def dags(draw: st.DrawFn) -> Plan:
         for index, name in enumerate(names)
     }
     marks = st.sets(st.sampled_from(names))
-    return plan_of(edges, conditional=draw(marks), tolerant=draw(marks))
+    guards = {
+        name: draw(st.sampled_from(sorted(edges[name]))) for name in draw(marks) if edges[name]
+    }
+    return plan_of(edges, conditional=draw(marks), tolerant=draw(marks), guards=guards)
 
 
 ENDS = st.sampled_from([StepState.SUCCEEDED, StepState.SUCCEEDED, StepState.FAILED])
@@ -94,9 +119,16 @@ def test_every_step_is_reached_once_and_after_its_dependencies(
         seen |= set(newly)
         open_steps += newly
         # A process that reads the journal now comes to the same conclusion.
+        open_steps = [other for other in open_steps if progress.may_start(other)]
         again = Progress(plan, ended)
         assert again.failed == progress.failed
-        if not progress.failed:
-            assert set(again.reachable()) == set(open_steps)
+        assert set(again.reachable()) == set(open_steps)
+        for other in open_steps:
+            assert again.is_skipped(other) == progress.is_skipped(other)
+            guard = plan.guards.get(other)
+            if progress.failed:
+                assert guard is not None and ended[guard] is StepState.FAILED
+            if guard is not None and ended[guard] is not StepState.FAILED:
+                assert progress.is_skipped(other)
     assert progress.done or progress.failed
     assert set(progress.unreached) == plan.dependencies.keys() - ended.keys()
