@@ -18,7 +18,6 @@ from swarm.client.handle import RunHandle
 from swarm.client.session import Drive, Session, closed, isolation_level
 from swarm.definitions.loading import agent_from_json, workflow_from_json
 from swarm.engine.api import RunRequest
-from swarm.engine.creation import search_text
 from swarm.engine.invocations import GuestListener
 from swarm.engine.remedies import failure_remedy
 from swarm.kernel.clock import to_text
@@ -26,6 +25,7 @@ from swarm.kernel.errors import ConflictError, InvocationFailed
 from swarm.kernel.json import JsonValue
 from swarm.kernel.settings import Settings, load_settings
 from swarm.sandbox.ports import Isolation, Outcome
+from swarm.store.attributes import search_text
 from swarm.store.records import (
     AgentRecord,
     InvocationRecord,

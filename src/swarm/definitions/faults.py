@@ -214,6 +214,9 @@ def _explain_limit(name: str, value: JsonValue, detail: ErrorDetails) -> tuple[s
                 f"{name} must be less than {context['lt']:g}, got {shown}",
                 "give a smaller number",
             )
+        case "too_long":
+            limit, count = context["max_length"], context["actual_length"]
+            return f"{name} may have {limit} entries, and has {count}", "remove some"
         case "too_short":
             return f"{name} must have at least {context['min_length']} entry", "add one"
         case _:

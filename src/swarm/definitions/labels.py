@@ -1,4 +1,4 @@
-"""Labels of runs: short names with short values, to find runs by."""
+"""What runs are found by: labels, short names with short values, and values of inputs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ MAX_LABEL_NAME: Final = 64
 """Characters of a label's name."""
 MAX_LABEL_VALUE: Final = 256
 """Characters of a label's value."""
+MAX_SEARCH_INPUTS: Final = 16
+"""Inputs of one workflow that its runs can be found by."""
+MAX_SEARCH_VALUE: Final = 256
+"""Characters of an input's value that count; what follows is cut off, in searches too."""
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?")
 

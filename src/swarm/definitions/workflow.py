@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from swarm.definitions.fields import Definition, FieldDefinition, Identifier, Name, Version
+from swarm.definitions.labels import MAX_SEARCH_INPUTS
 from swarm.kernel.json import JsonObject, JsonValue
 
 ActionList: TypeAlias = Literal["on_error", "on_success", "on_cancel"]
@@ -263,7 +264,7 @@ class WorkflowDefinition(Definition):
         None, description="The most that a run may use; shared with the workflows it calls."
     )
     search: tuple[Identifier, ...] = Field(
-        (), max_length=16, description="Inputs by whose values runs can be found."
+        (), max_length=MAX_SEARCH_INPUTS, description="Inputs by whose values runs can be found."
     )
     labels: dict[str, str] = Field(
         default_factory=dict,

@@ -16,20 +16,17 @@ from swarm.kernel.ids import new_id
 from swarm.kernel.json import JsonObject, JsonValue, dump_bytes
 from swarm.kernel.settings import Settings
 from swarm.sandbox.ports import Isolation
+from swarm.store.attributes import input_attributes, label_attributes
 from swarm.store.ports import RunJournal
 from swarm.store.records import (
     NO_ITEM,
     NewRun,
-    RunAttribute,
     RunRecord,
     StepRecord,
     StepState,
     WorkflowRecord,
 )
 
-MAX_LABELS = 32
-MAX_ATTRIBUTE_CHARACTERS = 256
-"""Of a label's name or value; a value of an input to search for is cut at so many."""
 MAX_KEY_CHARACTERS = 512
 """Of an idempotency key or a concurrency key."""
 
@@ -196,7 +193,10 @@ class RunCreator:
             )
             for step in compiled.steps
         )
-        attributes = attributes_of(run, definition.search, checked)
+        attributes = (
+            *label_attributes(run.labels),
+            *input_attributes(definition.search, checked),
+        )
         return NewRun(run, steps, attributes)
 
     def _check_size(self, inputs: JsonObject, subject: str) -> None:
@@ -214,7 +214,8 @@ def again(run: RunRecord, values: Values) -> RunRequest:
         workflow=f"{run.workflow_name}@{run.workflow_version}",
         inputs=values.loaded(run.inputs),
         mounts=run.mounts,
-        isolation=Isolation(run.isolation),
+        # A file that was imported may say anything: it does not take away a wall.
+        isolation=Isolation.SANDBOX if run.imported_at else Isolation(run.isolation),
         trigger_type="manual" if run.trigger_type == "workflow" else run.trigger_type,
         labels=run.labels,
         priority=run.priority,
@@ -227,36 +228,12 @@ def checked_labels(labels: Mapping[str, JsonValue]) -> dict[str, str]:
     Raises:
         InvalidError: too many, too long, or not text.
     """
-    checked = {}
-    for name, value in labels.items():
-        text = value if isinstance(value, str) else dump_bytes(value).decode()
-        if not name or max(len(name), len(text)) > MAX_ATTRIBUTE_CHARACTERS:
-            raise InvalidError(
-                f"the label {name[:40]!r} is empty or too long",
-                remedy=f"names and values may have {MAX_ATTRIBUTE_CHARACTERS} characters",
-            )
-        checked[name] = text
-    if len(checked) > MAX_LABELS:
-        raise InvalidError(f"{len(checked)} labels; a run may have {MAX_LABELS}")
+    checked = {
+        name: value if isinstance(value, str) else dump_bytes(value).decode()
+        for name, value in labels.items()
+    }
+    label_attributes(checked)
     return checked
-
-
-def attributes_of(
-    run: RunRecord, search: Iterable[str], inputs: Mapping[str, JsonValue]
-) -> tuple[RunAttribute, ...]:
-    """What a run can be found by: its labels, and the inputs that its workflow declares."""
-    found = [RunAttribute("label", name, value) for name, value in run.labels.items()]
-    for name in search:
-        value = inputs.get(name)
-        if value is not None and not isinstance(value, (dict, list)):
-            found.append(RunAttribute("input", name, search_text(value)))
-    return tuple(found)
-
-
-def search_text(value: JsonValue) -> str:
-    """A scalar as it is searched for: text as it is, other values as JSON; cut where long."""
-    text = value if isinstance(value, str) else dump_bytes(value).decode()
-    return text[:MAX_ATTRIBUTE_CHARACTERS]
 
 
 def _checked_key(key: str | None, what: str) -> str | None:

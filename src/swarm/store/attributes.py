@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from swarm.definitions.labels import (
+    MAX_LABEL_NAME,
+    MAX_LABEL_VALUE,
+    MAX_LABELS,
+    MAX_SEARCH_INPUTS,
+    MAX_SEARCH_VALUE,
+)
 from swarm.kernel.errors import InvalidError
 from swarm.kernel.json import JsonValue, dumps
 from swarm.store.records import RunAttribute
 
-MAX_LABELS = 32
-"""Labels of one run."""
-MAX_SEARCH_INPUTS = 16
-"""Inputs of one workflow that its runs can be found by."""
-MAX_LABEL_LENGTH = 256
-"""Characters in a label's name, and in its value."""
-MAX_SEARCH_LENGTH = 256
-"""Characters of an input's value that count; what follows is cut off, in searches too."""
 _LIMITS = {"label": MAX_LABELS, "input": MAX_SEARCH_INPUTS}
 
 
@@ -34,7 +33,7 @@ def label_attributes(labels: Mapping[str, str]) -> tuple[RunAttribute, ...]:
 def input_attributes(
     names: Iterable[str], inputs: Mapping[str, JsonValue]
 ) -> tuple[RunAttribute, ...]:
-    """The attributes for those inputs in ``names`` that have a value.
+    """The attributes for those inputs in ``names`` that have a value of a scalar type.
 
     Raises:
         InvalidError: there are too many.
@@ -42,13 +41,13 @@ def input_attributes(
     return checked_attributes(
         RunAttribute("input", name, search_text(inputs[name]))
         for name in dict.fromkeys(names)
-        if inputs.get(name) is not None
+        if inputs.get(name) is not None and not isinstance(inputs[name], (dict, list))
     )
 
 
 def search_text(value: JsonValue) -> str:
     """An input's value as it is found by: text as it is, all else as JSON writes it."""
-    return (value if isinstance(value, str) else dumps(value))[:MAX_SEARCH_LENGTH]
+    return (value if isinstance(value, str) else dumps(value))[:MAX_SEARCH_VALUE]
 
 
 def checked_attributes(attributes: Iterable[RunAttribute]) -> tuple[RunAttribute, ...]:
@@ -58,7 +57,7 @@ def checked_attributes(attributes: Iterable[RunAttribute]) -> tuple[RunAttribute
         InvalidError: there are too many of a kind, or a label is too long.
     """
     cut = (
-        replace(one, value=one.value[:MAX_SEARCH_LENGTH]) if one.kind == "input" else one
+        replace(one, value=one.value[:MAX_SEARCH_VALUE]) if one.kind == "input" else one
         for one in attributes
     )
     checked = tuple(dict.fromkeys(cut))
@@ -69,9 +68,10 @@ def checked_attributes(attributes: Iterable[RunAttribute]) -> tuple[RunAttribute
                 remedy="leave some out",
             )
     for one in checked:
-        if max(len(one.name), len(one.value)) > MAX_LABEL_LENGTH:
+        longest = MAX_LABEL_NAME if one.kind == "label" else MAX_SEARCH_VALUE
+        if not one.name or len(one.name) > longest or len(one.value) > MAX_LABEL_VALUE:
             raise InvalidError(
-                f"the {one.kind} {one.name[:MAX_LABEL_LENGTH]} is too long to find runs by",
-                remedy=f"use names and values of at most {MAX_LABEL_LENGTH} characters",
+                f"the {one.kind} {one.name[:longest]!r} is empty or too long to find runs by",
+                remedy=f"names may have {longest}, values {MAX_LABEL_VALUE} characters",
             )
     return checked

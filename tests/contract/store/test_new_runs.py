@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from swarm.kernel.errors import ConflictError, InvalidError, OwnershipLost
-from swarm.store.attributes import (
-    MAX_LABEL_LENGTH,
+from swarm.definitions.labels import (
+    MAX_LABEL_NAME,
+    MAX_LABEL_VALUE,
     MAX_LABELS,
     MAX_SEARCH_INPUTS,
-    MAX_SEARCH_LENGTH,
-    input_attributes,
-    label_attributes,
+    MAX_SEARCH_VALUE,
 )
+from swarm.kernel.errors import ConflictError, InvalidError, OwnershipLost
+from swarm.store.attributes import input_attributes, label_attributes
 from swarm.store.ports import Store
 from swarm.store.records import (
     CachedResult,
@@ -124,26 +124,27 @@ async def test_what_runs_are_found_by_is_bounded(
     store: Store, samples: Any, workflow: WorkflowRecord
 ) -> None:
     run = samples.run(workflow)
-    text = "x" * 2 * MAX_SEARCH_LENGTH
+    text = "x" * 2 * MAX_SEARCH_VALUE
     inputs = {"text": text, "n": 1.5, "flag": True, "none": None, "hidden": "h"}
     attributes = input_attributes(("text", "n", "flag", "none", "absent"), inputs)
     assert [(one.name, one.value) for one in attributes] == [
-        ("text", "x" * MAX_SEARCH_LENGTH),
+        ("text", "x" * MAX_SEARCH_VALUE),
         ("n", "1.5"),
         ("flag", "true"),
     ]
     await store.create_run(NewRun(run, (), attributes))
-    for value, count in ((text, 1), (text + "y", 1), ("x" * (MAX_SEARCH_LENGTH - 1), 0)):
+    for value, count in ((text, 1), (text + "y", 1), ("x" * (MAX_SEARCH_VALUE - 1), 0)):
         wanted = RunFilter(attributes=(RunAttribute("input", "text", value),))
         assert len(await store.list_runs(wanted)) == count
 
-    long = "l" * (MAX_LABEL_LENGTH + 1)
-    for labels in ({str(n): "" for n in range(MAX_LABELS + 1)}, {long: ""}, {"a": long}):
+    names = {str(n): "" for n in range(MAX_LABELS + 1)}
+    long_name, long_value = "l" * (MAX_LABEL_NAME + 1), "v" * (MAX_LABEL_VALUE + 1)
+    for labels in (names, {long_name: ""}, {"": ""}, {"a": long_value}):
         with pytest.raises(InvalidError):
             label_attributes(labels)
         raw = tuple(RunAttribute("label", name, value) for name, value in labels.items())
         with pytest.raises(InvalidError):
             await store.create_run(NewRun(samples.run(workflow), (), raw))
-    names = [str(n) for n in range(MAX_SEARCH_INPUTS + 1)]
+    searched = [str(n) for n in range(MAX_SEARCH_INPUTS + 1)]
     with pytest.raises(InvalidError):
-        input_attributes(names, dict.fromkeys(names, 1))
+        input_attributes(searched, dict.fromkeys(searched, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,10 +13,18 @@ from swarm.bootstrap.assembly import Swarm, open_swarm
 from swarm.bootstrap.retention import purge_expired
 from swarm.engine.api import RunRequest
 from swarm.engine.logs import log_path
-from swarm.kernel.errors import ConflictError, InvalidError, NotFoundError, OwnershipLost
+from swarm.kernel.clock import now_text
+from swarm.kernel.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    OwnershipLost,
+    RefusedError,
+)
 from swarm.kernel.settings import Settings
 from swarm.sandbox.ports import Isolation
-from swarm.store.records import RunChanges, RunRecord, RunState, StepState
+from swarm.store.records import RunChanges, RunFilter, RunRecord, RunState, StepState
+from swarm.store.transfer import Imported, export_runs, import_runs
 
 Start = Callable[..., Awaitable[RunRecord]]
 """Starts a run of a workflow given as text; see the fixtures ``start`` and ``finish``."""
@@ -105,6 +114,25 @@ steps:
     lines = [line.split() for line in notes.read_text().splitlines()]
     assert [line[:2] for line in lines] == [["a", "1"], ["b", "1"], ["b", "2"], ["c", "1"]]
     assert lines[1][2] == lines[2][2]  # the key is stable across attempts
+
+
+async def test_an_imported_run_is_retried_within_walls_and_not_resumed(
+    swarm: Swarm, finish: Start
+) -> None:
+    """Whatever the file said: it neither takes walls away nor grants folders."""
+    run = await finish("steps: [{id: only, agent: actor}]")
+    assert run.isolation == "none"
+    target = io.BytesIO()
+    await export_runs(swarm.store, RunFilter(), target)
+    assert await swarm.store.purge_runs(now_text()) == [run.id]
+    target.seek(0)
+    assert await import_runs(swarm.store, target) == Imported(runs=1)
+    with pytest.raises(ConflictError, match="already succeeded"):
+        await swarm.runs.resume([run.id])
+    with pytest.raises(RefusedError, match="was imported"):
+        await swarm.store.reopen_run(run.id, "host_1", RunChanges())
+    again = await swarm.runs.retry(run.id)
+    assert (again.isolation, again.mounts, again.imported_at) == ("sandbox", {}, None)
 
 
 async def test_a_run_that_succeeded_cannot_be_resumed_but_retried(

@@ -96,6 +96,12 @@ def steps(text: str) -> list[PlacedStep]:
         ("search: [text, fils]", 9, "no input `fils` to search by", "did you mean files?"),
         ("search: [nothing]", 9, "no input `nothing`", "its inputs: files, text"),
         ("search:\n  - files", 10, "`files`, which is of type array", "string, integer"),
+        (
+            f"search: [{', '.join(['text'] * 17)}]",
+            9,
+            "search may have 16 entries, and has 17",
+            "remove",
+        ),
         ("labels:\n  a=b: c", 10, "`a=b` cannot name a label", "team"),
         (f"labels: {{{'a' * 65}: c}}", 9, "longer than 64 characters", "shorten"),
         (f"labels: {{a: {'c' * 257}}}", 9, "has 257 characters; at most 256", "shorten"),
