@@ -15,7 +15,7 @@ from swarm.kernel.errors import RefusedError
 from swarm.store.records import Usage
 
 MICROS = 1_000_000
-"""Of a US dollar."""
+"""Of a US dollar, or of a second."""
 
 
 class BudgetExceeded(RefusedError):
@@ -30,10 +30,12 @@ class Ledger:
     def __init__(self, budget: BudgetDefinition, used: Usage) -> None:
         """``used`` is what the journal says was used so far."""
         self._budget = budget
-        self._vm_seconds = used.vm_time_ms / 1000
+        # Whole microseconds: sums of fractions could leave a rest that nobody can have.
+        self._vm_limit = None if budget.vm_seconds is None else round(budget.vm_seconds * MICROS)
+        self._vm_used = used.vm_time_ms * 1000
+        self._vm_reserved = 0
         self._tokens = used.tokens
         self._micros = used.cost_micros
-        self._reserved = 0.0
         self._changed = asyncio.Condition()
 
     async def reserve(self, seconds: float) -> float:
@@ -45,22 +47,21 @@ class Ledger:
         async with self._changed:
             while True:
                 self.check()
-                limit = self._budget.vm_seconds
-                if limit is None:
+                if self._vm_limit is None:
                     return seconds
-                free = limit - self._vm_seconds - self._reserved
+                free = self._vm_limit - self._vm_used - self._vm_reserved
                 if free > 0:
-                    granted = min(seconds, free)
-                    self._reserved += granted
-                    return granted
+                    granted = min(round(seconds * MICROS), free)
+                    self._vm_reserved += granted
+                    return granted / MICROS
                 await self._changed.wait()
 
     async def settle(self, reserved: float, used_seconds: float) -> None:
         """Give back what :meth:`reserve` gave, and count what was used of it."""
         async with self._changed:
-            if self._budget.vm_seconds is not None:
-                self._reserved -= reserved
-            self._vm_seconds += used_seconds
+            if self._vm_limit is not None:
+                self._vm_reserved -= round(reserved * MICROS)
+            self._vm_used += round(used_seconds * MICROS)
             self._changed.notify_all()
 
     def charge(self, tokens: int, cost_micros: int) -> None:
@@ -74,7 +75,7 @@ class Ledger:
         for what, used, limit, unit in (
             ("money", self._micros / MICROS, budget.usd, "US dollars"),
             ("tokens", self._tokens, budget.tokens, "tokens"),
-            ("sandbox time", self._vm_seconds, budget.vm_seconds, "seconds"),
+            ("sandbox time", self._vm_used / MICROS, budget.vm_seconds, "seconds"),
         ):
             if limit is not None and used >= limit:
                 raise BudgetExceeded(
