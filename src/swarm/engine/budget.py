@@ -51,7 +51,7 @@ class Ledger:
                     return seconds
                 free = self._vm_limit - self._vm_used - self._vm_reserved
                 if free > 0:
-                    granted = min(round(seconds * MICROS), free)
+                    granted = min(max(1, int(seconds * MICROS)), free)
                     self._vm_reserved += granted
                     return granted / MICROS
                 await self._changed.wait()
