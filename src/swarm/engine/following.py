@@ -177,6 +177,8 @@ def recorded_events(steps: Iterable[StepRecord]) -> Iterator[RunEvent]:
                 "attempt": max(step.attempt, 1),
                 "agent": f"{step.agent_name}@{step.agent_version}" if step.agent_name else None,
             }
+            if step.item_count is not None:
+                data["items"] = step.item_count
             kind, time = "item.started" if is_item else "step.started", step.started_at
         elif step.status is StepState.WAITING:
             data |= {

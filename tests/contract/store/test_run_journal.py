@@ -323,6 +323,22 @@ async def test_purging_deletes_old_ended_runs_with_their_rows(
     assert {run.id for run in await store.list_runs(RunFilter())} == {young.id, live.id}
 
 
+async def test_runs_that_are_named_are_deleted_if_they_have_ended(
+    store: Store, samples: Any, workflow: WorkflowRecord
+) -> None:
+    ended, live, other = (samples.run(workflow) for _ in range(3))
+    for run in (ended, live, other):
+        await store.create_run(NewRun(run, tuple(samples.steps(run, "a"))))
+    await end(store, ended, RunState.FAILED, "2026-01-02T00:00:00.000000Z")
+    await end(store, other, RunState.FAILED, "2026-01-02T00:00:00.000000Z")
+    many = [f"run_{number}" for number in range(500)]
+    assert await store.delete_runs([*many, live.id, ended.id]) == [ended.id]
+    assert await store.delete_runs([]) == []
+    assert await store.list_steps(ended.id) == []
+    assert {run.id for run in await store.list_runs(RunFilter())} == {other.id, live.id}
+    assert await store.check() == []
+
+
 async def test_purging_goes_on_over_many_commits(
     store: Store, samples: Any, workflow: WorkflowRecord
 ) -> None:

@@ -153,9 +153,9 @@ def test_a_fork_takes_over_what_stands_and_changes_the_rest(tree: Cli, run: dict
 
 def test_a_replay_runs_only_what_is_not_pinned(tree: Cli, run: dict[str, Any]) -> None:
     replayed = tree.ok("runs", "replay", run["id"], "--run", "last", "--json").json
-    assert [step["reused_from"] is None for step in replayed["steps"]] == [True, False, True] or [
-        step["id"] for step in replayed["steps"] if step["reused_from"] is None
-    ] == ["each", "last"]
+    # An item of the first step failed, which its workflow bears: it did not succeed.
+    ran = [step["id"] for step in replayed["steps"] if step["reused_from"] is None]
+    assert ran == ["each", "last"]
     pinned = tree.ok("runs", "replay", run["id"], "--pin", 'called={"text": "Eve"}', "--json").json
     assert pinned["outputs"]["last"] == "Eve"
     assert tree("runs", "replay", run["id"], "--pin", "called={").code == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -137,3 +138,68 @@ def test_only_grave_log_lines_are_told_unless_all_are_asked_for() -> None:
     ]
     assert lines(*events) == ["step b      error: bad \\x1b[2J"]
     assert lines(*events, logs=True)[0] == "step b      info: fine"
+
+
+def test_items_are_counted_and_told_in_parts() -> None:
+    seen = view("each")
+    stream = io.StringIO()
+    terminal = Terminal(stream, is_terminal=False, color=False, unicode=True, width=80)
+    display = LineDisplay(seen, terminal, logs=False)
+    display.show(event("step.started", "each", attempt=1, items=100))
+    for index in range(100):
+        display.show(event("item.started", "each", index=index, attempt=1))
+    assert seen.steps["each"].items_text() == "0 of 100 items, 100 running"
+    for index in range(99):
+        display.show(
+            event(
+                "item.finished", "each", index=index, status="succeeded", ended=index + 1, items=100
+            )
+        )
+    display.show(event("item.retrying", "each", index=99, error="boom", delay_seconds=2))
+    assert seen.steps["each"].items_text() == "99 of 100 items, 1 waiting"
+    display.show(event("item.finished", "each", index=99, status="failed", error="boom"))
+    step = seen.steps["each"]
+    assert (step.state, step.fraction, step.message) == (
+        "running",
+        1.0,
+        "100 of 100 items, 1 failed",
+    )
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 12, lines  # the start, nine tenths, the next attempt, the failure
+    display.show(event("step.finished", "each", status="succeeded"))
+    display.show(event("item.finished", "each", index=3, status="succeeded"))
+    assert seen.steps["each"].state == "succeeded"
+    assert len(stream.getvalue().splitlines()) == 13
+
+
+WAITS = [
+    (
+        {"for": "approval", "details": {"message": "Go?\x1b[2J", "form": [{"name": "a"}]}},
+        ["an approval: Go?\\x1b[2J", "swarm runs approve run_1 a --value a=STRING"],
+    ),
+    (
+        {"for": "event", "details": {"name": "it's", "key": None}},
+        ["the event it's", "swarm events send 'it'\"'\"'s'"],
+    ),
+    ({"for": "timer", "details": {}, "wake_at": TIME}, ["the time: "]),
+    ({"for": "retry", "details": None, "wake_at": TIME}, ["its next attempt at "]),
+]
+
+
+@pytest.mark.parametrize(("data", "wanted"), WAITS)
+def test_a_step_that_waits_says_for_what_and_how_to_answer(
+    data: dict[str, Any], wanted: list[str]
+) -> None:
+    seen = view("a")
+    stream = io.StringIO()
+    terminal = Terminal(stream, is_terminal=False, color=False, unicode=True, width=80)
+    display = LineDisplay(seen, terminal, logs=False)
+    display.show(event("step.waiting", "a", index=-1, **data))
+    assert seen.steps["a"].state == "waiting"
+    text = stream.getvalue()
+    assert all(part in text for part in wanted), text
+    assert "\x1b" not in text
+    display.show(event("run.waiting", wake_at=TIME))
+    assert seen.status == "waiting"
+    display.show(event("step.finished", "a", status="succeeded"))
+    assert seen.status == "running"

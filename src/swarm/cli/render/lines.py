@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from swarm.cli.output import print_json_line
-from swarm.cli.render.progress import RunView
+from swarm.cli.render.progress import FINAL, RunView
 from swarm.cli.render.values import STATE_COLORS, duration, local_clock, local_time, plural
 from swarm.cli.render.waits import Wait
 from swarm.cli.terminal import Terminal, clean
@@ -108,6 +108,8 @@ class LineDisplay:
             return self._step(event, f"{item}started") if self._logs else None
         if self._logs or data.get("status") == "failed":
             return self._step(event, item + self._ending(data))
+        if step.state in FINAL:  # it comes from the journal, after the end of its step
+            return None
         share = max((step.items or 0) // TOLD_SHARES, 1)
         is_told = step.items is not None and step.items_ended % share == 0
         return self._step(event, step.items_text()) if is_told else None
