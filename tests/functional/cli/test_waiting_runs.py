@@ -110,6 +110,11 @@ def test_a_run_in_the_foreground_says_how_to_answer_it_and_goes_on(waiting: Cli)
     assert out.decode().split() == ["region", "eu", "by", "Ada"]
 
 
+def test_a_workflow_that_waits_is_described(waiting: Cli) -> None:
+    assert "wait: approval" in waiting.ok("workflow", "info", "gated").out
+    assert "for each item" in waiting.ok("workflow", "info", "each").out
+
+
 def test_what_waits_is_listed_with_its_form_and_can_be_rejected(
     waiting: Cli, started: list[str]
 ) -> None:

@@ -14,6 +14,8 @@ from swarm.cli.render.definitions import field_table
 from swarm.cli.render.runs import run_table
 from swarm.cli.render.tables import Cell, facts, table
 from swarm.cli.terminal import clean, stdout
+from swarm.definitions.loading import workflow_from_json
+from swarm.definitions.workflow import PlacedStep
 from swarm.kernel.json import dumps
 from swarm.packages.references import split_reference
 from swarm.store.records import RunFilter
@@ -75,14 +77,30 @@ async def info(options: Globals, workflow: str) -> None:
     ]
     print_lines(["", *facts(terminal, pairs)])
     print_lines(field_table(terminal, "INPUT", definition.get("inputs", ())))
-    steps = [[one["id"], one["agent"], one.get("name", "")] for one in definition["steps"]]
+    workflow_definition = workflow_from_json(definition)
+    steps = [
+        [placed.step.id, placed.step.target, _remark(placed)]
+        for placed in workflow_definition.placed_steps()
+    ]
     print_lines(["", *table(terminal, ["STEP", "AGENT", ""], steps)])
     outputs = [
         [name, value if isinstance(value, str) else dumps(value)]
-        for name, value in definition.get("outputs", {}).items()
+        for name, value in workflow_definition.output_values.items()
     ]
     if outputs:
         print_lines(["", *table(terminal, ["OUTPUT", ""], outputs)])
+
+
+def _remark(placed: PlacedStep) -> str:
+    """What else is to be said of a step, on one line."""
+    parts = [placed.step.name]
+    if placed.guard is not None:
+        parts.append(f"if {placed.guard} has failed")
+    if placed.actions is not None:
+        parts.append(placed.actions)
+    if placed.step.for_each is not None:
+        parts.append("for each item")
+    return ", ".join(filter(None, parts))
 
 
 @click.command("runs", cls=SwarmCommand)
