@@ -14,7 +14,6 @@ from swarm.cli.arguments import RUN, WORKFLOW
 from swarm.cli.inputs import parse_pairs
 from swarm.cli.moments import FORMS, MOMENT
 from swarm.packages.references import split_reference
-from swarm.store.attributes import MAX_SEARCH_LENGTH
 from swarm.store.records import RunAttribute, RunFilter, RunState
 
 
@@ -47,7 +46,7 @@ class Wanted:
             for name, value in parse_pairs(self.labels, "--label").items()
         ]
         attributes += [
-            RunAttribute("input", name, value[:MAX_SEARCH_LENGTH])
+            RunAttribute("input", name, value)
             for name, value in parse_pairs(self.inputs, "--input").items()
         ]
         parent = (await records.run(self.parent)).id if self.parent else None
