@@ -147,6 +147,7 @@ class Told:
     def __init__(self) -> None:
         self._ended: set[tuple[str, int]] = set()
         self._started: set[tuple[str, int, int]] = set()
+        self._waiting: set[tuple[str, int]] = set()
         self._is_waiting = False
 
     def is_new(self, event: RunEvent) -> bool:
@@ -156,6 +157,10 @@ class Told:
         if event.kind in ("step.finished", "item.finished"):
             is_new = step not in self._ended
             self._ended.add(step)
+            self._waiting.discard(step)
+        elif event.kind == "step.waiting":
+            is_new = step not in self._waiting
+            self._waiting.add(step)
         elif event.kind in ("step.started", "item.started"):
             attempt = (*step, int(event.data.get("attempt", 1)))
             is_new = attempt not in self._started
