@@ -14,7 +14,8 @@ from swarm.store.records import RunRecord
 ROW = 24
 BAR = 14
 TOP = 74
-BOTTOM = 44
+BOTTOM = 26
+LEGEND_ROW = 20
 SIDE = 16
 CHARACTER = 7.2
 """Width of a character of a label, in pixels: that of common fonts at 12 pixels."""
@@ -50,7 +51,9 @@ def timeline_svg(timeline: Timeline, run: RunRecord, width: int) -> str:
     room = max((_label_width(label) for label in labels), default=0.0)
     left = SIDE + min(room, width * 0.35) + 14
     right = width - SIDE - TOOK
-    height = TOP + len(timeline.rows) * ROW + BOTTOM
+    bottom = TOP + len(timeline.rows) * ROW
+    legend, depth = _legend(timeline, bottom + BOTTOM, width)
+    height = bottom + BOTTOM + depth
     title = f"{run.workflow_name}@{run.workflow_version}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
@@ -62,12 +65,11 @@ def timeline_svg(timeline: Timeline, run: RunRecord, width: int) -> str:
         f'<text class="title" x="{SIDE}" y="26">{_text(title)}</text>',
         f'<text class="faint" x="{SIDE}" y="44">{_text(_subtitle(timeline, run))}</text>',
         *_bands(timeline, width),
-        *_grid(timeline, left, right, height - BOTTOM),
+        *_grid(timeline, left, right, bottom),
     ]
     for index, (row, label) in enumerate(zip(timeline.rows, labels, strict=True)):
         parts += _row(row, label, timeline.seconds, TOP + index * ROW, left, right)
-    parts += _legend(timeline, height - 16)
-    return "\n".join([*parts, "</svg>\n"])
+    return "\n".join([*parts, *legend, "</svg>\n"])
 
 
 def _subtitle(timeline: Timeline, run: RunRecord) -> str:
@@ -132,15 +134,25 @@ def _row(
     yield f'<text class="faint" x="{right + 10:.1f}" y="{middle}">{_text(took)}</text>'
 
 
-def _legend(timeline: Timeline, y: int) -> Iterator[str]:
+def _legend(timeline: Timeline, top: int, width: int) -> tuple[list[str], int]:
+    """What the colours mean, as far as they are used, and how many pixels high that is."""
     used = {span.kind for row in timeline.rows for span in row.spans}
-    x = float(SIDE)
-    for kind, (_, _, text) in MARKS.items():
-        if kind in used:
-            yield f'<rect class="{kind}" x="{x:.1f}" y="{y - 9}" width="10" height="10" rx="2"/>'
-            yield f'<text class="faint" x="{x + 15:.1f}" y="{y}">{_text(text)}</text>'
-            x += 15 + _label_width(text) + 16
-    yield f'<text class="critical" x="{x:.1f}" y="{y}">★ critical path</text>'
+    entries = [(str(kind), text) for kind, (_, _, text) in MARKS.items() if kind in used]
+    parts: list[str] = []
+    x, y = float(SIDE), top
+    for kind, text in [*entries, ("", "★ critical path")]:
+        length = 15 + _label_width(text)
+        if x > SIDE and x + length > width - SIDE:
+            x, y = float(SIDE), y + LEGEND_ROW
+        if kind:
+            parts += [
+                f'<rect class="{kind}" x="{x:.1f}" y="{y - 9}" width="10" height="10" rx="2"/>',
+                f'<text class="faint" x="{x + 15:.1f}" y="{y}">{_text(text)}</text>',
+            ]
+        else:
+            parts.append(f'<text class="critical" x="{x:.1f}" y="{y}">{_text(text)}</text>')
+        x += length + 8
+    return parts, y - top + LEGEND_ROW
 
 
 def _label_width(label: str) -> float:
