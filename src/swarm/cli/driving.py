@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from swarm.bootstrap.assembly import Swarm
-from swarm.bootstrap.collection import collect_unused, is_due
-from swarm.bootstrap.retention import BATCH, purge_expired, run_files
+from swarm.bootstrap.retention import run_files
 from swarm.cli.details import read_details
 from swarm.cli.documents import run_document
 from swarm.cli.files import keep_files
@@ -27,8 +26,6 @@ from swarm.engine.values import Values
 from swarm.kernel.errors import ExitCode
 from swarm.store.records import RunRecord, RunState
 
-PURGE_SECONDS = 3_600
-"""How often a process that lives long looks for expired runs."""
 NAMED_ORPHANS = 3
 """Interrupted runs that are named; the others are counted."""
 
@@ -214,36 +211,6 @@ def _report(run: RunRecord, quiet: bool) -> None:
             terminal.line(f"  {terminal.style('remedy:', 'cyan')} {first}")
             has_remedy = True
     terminal.line(f"  {terminal.style('then:' if has_remedy else 'remedy:', 'cyan')} {remedy}")
-
-
-@asynccontextmanager
-async def tidying(swarm: Swarm) -> AsyncIterator[None]:
-    """Purge expired runs in the background while this lasts, and at least once.
-
-    What nothing refers to is collected too, once a day and as far as it gets.
-    """
-    purged_once = asyncio.Event()
-    task = asyncio.create_task(_purge_regularly(swarm, purged_once))
-    try:
-        yield
-        waiting = asyncio.create_task(purged_once.wait())
-        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def _purge_regularly(swarm: Swarm, purged_once: asyncio.Event) -> None:
-    while True:
-        days = swarm.settings.retention_days
-        purged = await purge_expired(swarm.store, swarm.home, days) if days else []
-        purged_once.set()
-        if len(purged) < BATCH:
-            if is_due(swarm.home):
-                await collect_unused(swarm.store, swarm.home, swarm.settings)
-            await asyncio.sleep(PURGE_SECONDS)
 
 
 async def resume_orphans_elsewhere(swarm: Swarm, orphans: Sequence[RunRecord]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from swarm.bootstrap.assembly import open_swarm
 from swarm.client.handle import RunHandle
-from swarm.client.session import Drive, Session, closed, isolation_level
+from swarm.client.session import Drive, Session, checked_drive, closed, isolation_level
 from swarm.definitions.loading import agent_from_json, workflow_from_json
 from swarm.engine.api import RunRequest
 from swarm.engine.invocations import GuestListener
@@ -95,13 +95,13 @@ class Client:
                 which is started if none is up and ends when idle.
 
         Raises:
-            InvalidError: a setting is unknown or malformed.
+            InvalidError: a setting is unknown or malformed, or ``drive`` is.
         """
         variables = dict(os.environ if environment is None else environment)
         if home is not None:
             variables["SWARM_HOME"] = str(Path(home).expanduser().absolute())
         self._settings = load_settings(variables, settings)
-        self._drive: Drive = drive
+        self._drive = checked_drive(drive)
         self._session: Session | None = None
         self._closing = AsyncExitStack()
 
@@ -396,6 +396,7 @@ class Client:
         Finished steps are not run again. Waiting runs whose time has come go on as well.
         """
         session = self._open
+        await session.tidy()
         return [RunHandle(session, run.id) for run in await session.swarm.runs.resume()]
 
     # -- waiting runs ----------------------------------------------------------------------------

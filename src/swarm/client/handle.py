@@ -177,15 +177,20 @@ class RunHandle:
             item_index=NO_ITEM if item is None else item,
         )
 
-    async def resume(self) -> RunHandle:
+    async def resume(self, *, latest: bool = False) -> RunHandle:
         """Carry the run on in this process: one that was interrupted, failed or was cancelled.
 
         Finished steps are not run again.
 
+        Args:
+            latest: use the agents and called workflows that are registered now, so that what was
+                mended is used; only for a run that has ended.
+
         Raises:
             ConflictError: it has succeeded, or another process drives it.
         """
-        await self._session.swarm.runs.resume([self._id])
+        await self._session.tidy()
+        await self._session.swarm.runs.resume([self._id], latest=latest)
         return self
 
     async def retry(self) -> RunHandle:

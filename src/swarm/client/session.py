@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from swarm.bootstrap.assembly import Swarm
+from swarm.bootstrap.tidying import tidying
 from swarm.client.values import FileRoom, Taking, with_files
 from swarm.definitions.fields import FieldDefinition
 from swarm.kernel.errors import ConflictError, InvalidError, UnavailableError
@@ -23,10 +25,13 @@ class Session:
     """An open home in one event loop."""
 
     def __init__(self, swarm: Swarm, drive: Drive) -> None:
+        """Open in the running event loop, until :meth:`close`."""
         self._swarm: Swarm | None = swarm
         self._drive = drive
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[RunRecord]] = set()
+        self._tidying = AsyncExitStack()
+        self._tidies = False
 
     @property
     def swarm(self) -> Swarm:
@@ -49,6 +54,14 @@ class Session:
         """Let what is being started come to its place; nothing can be asked from now on."""
         await asyncio.gather(*self._starting, return_exceptions=True)
         self._swarm = None
+        await self._tidying.aclose()
+
+    async def tidy(self) -> None:
+        """Purge what has expired from now on, as every process does that drives runs."""
+        swarm = self.swarm
+        if not self._tidies:
+            self._tidies = True
+            await self._tidying.enter_async_context(tidying(swarm))
 
     async def drive(self, run: RunRecord) -> RunRecord:
         """Have a run driven, as the client was told to."""
@@ -56,6 +69,7 @@ class Session:
         if self._drive == "worker":
             await runs.start_detached(run.id)
         else:
+            await self.tidy()
             await runs.adopt(run.id)
         return run
 
@@ -109,6 +123,17 @@ def closed() -> UnavailableError:
     return UnavailableError(
         "the client is not open", remedy="use it inside `async with swarm.Client() as client:`"
     )
+
+
+def checked_drive(given: Drive) -> Drive:
+    """What was given.
+
+    Raises:
+        InvalidError: it is neither.
+    """
+    if given not in get_args(Drive):
+        raise InvalidError(f"drive={given!r} is unknown", remedy="give 'here' or 'worker'")
+    return given
 
 
 def isolation_level(given: Isolation | str) -> Isolation:

@@ -236,6 +236,31 @@ async def test_retry_and_fork_start_new_runs(home: Path) -> None:
             await forked.fork(from_steps=["nothing"])
 
 
+async def test_a_mended_agent_carries_a_failed_run_on(home: Path, sources: Path) -> None:
+    async with swarm.Client(home) as client:
+        handle = await client.start("one", {"fail": "broken", "say": "a"})
+        assert await handle.wait() is swarm.RunState.FAILED
+        code = sources / "actor" / "main.py"
+        code.write_text(code.read_text().replace('if inputs["fail"]:', "if False:"))
+        await client.register_agent(sources / "actor")
+        assert await (await handle.resume()).wait() is swarm.RunState.FAILED
+        await handle.resume(latest=True)
+        assert (await handle.result())["said"] == "a"
+
+
+async def test_a_client_that_drives_runs_purges_those_that_have_expired(home: Path) -> None:
+    async with swarm.Client(home) as client:
+        await client.run("one")
+    async with swarm.Client(home, settings={"retention_days": 1e-9}) as looking:
+        assert len([run async for run in looking.runs()]) == 1
+    async with swarm.Client(home) as client:
+        assert len([run async for run in client.runs()]) == 1
+    async with swarm.Client(home, settings={"retention_days": 1e-9}) as driving:
+        await driving.start("asking")
+    async with swarm.Client(home) as client:
+        assert [run.workflow_name async for run in client.runs()] == ["asking"]
+
+
 async def test_people_answer_and_events_come(home: Path) -> None:
     async with swarm.Client(home) as client:
         asking = await client.start("asking")
@@ -302,6 +327,8 @@ async def test_what_a_client_refuses(home: Path) -> None:
         swarm.Client(home, settings={"max_run": 1})
     with pytest.raises(swarm.InvalidError, match="max_concurrent_runs"):
         swarm.Client(home, settings={"max_concurrent_runs": 0})
+    with pytest.raises(swarm.InvalidError, match="drive='there' is unknown"):
+        swarm.Client(home, drive="there")  # type: ignore[arg-type]
     client = swarm.Client(home)
     with pytest.raises(swarm.UnavailableError, match="not open"):
         await client.agents()

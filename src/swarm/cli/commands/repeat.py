@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import click
 
 from swarm.bootstrap.assembly import Swarm
+from swarm.bootstrap.tidying import tidying
 from swarm.cli.arguments import RUN, STEP
 from swarm.cli.commands.run import start_detached
 from swarm.cli.context import asynchronous
-from swarm.cli.driving import follow_runs, tidying
+from swarm.cli.driving import follow_runs
 from swarm.cli.inputs import add_pairs, read_input, take_paths
 from swarm.cli.isolation import warn_unisolated
 from swarm.cli.options import Globals, SwarmCommand, pass_globals

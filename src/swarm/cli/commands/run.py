@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from swarm.bootstrap.assembly import Swarm
+from swarm.bootstrap.tidying import tidying
 from swarm.cli.arguments import WORKFLOW
 from swarm.cli.context import asynchronous
-from swarm.cli.driving import follow_runs, queued_note, resume_orphans_elsewhere, tidying
+from swarm.cli.driving import follow_runs, queued_note, resume_orphans_elsewhere
 from swarm.cli.inputs import GivenInputs, add_pairs, parse_pairs, read_input, take_paths
 from swarm.cli.isolation import isolation_option, warn_unisolated
 from swarm.cli.options import Globals, SwarmCommand, pass_globals

@@ -6,10 +6,11 @@ import asyncio
 
 import click
 
+from swarm.bootstrap.tidying import tidying
 from swarm.cli.arguments import RUN
 from swarm.cli.context import asynchronous
 from swarm.cli.documents import run_summary
-from swarm.cli.driving import follow_runs, tidying
+from swarm.cli.driving import follow_runs
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
 from swarm.cli.session import session

@@ -7,8 +7,8 @@ import sys
 
 import click
 
+from swarm.bootstrap.tidying import tidying
 from swarm.cli.context import asynchronous
-from swarm.cli.driving import tidying
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json
 from swarm.cli.session import session

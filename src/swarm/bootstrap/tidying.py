@@ -1,0 +1,44 @@
+"""What a process that drives runs does beside: old runs and what nothing refers to go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from swarm.bootstrap.assembly import Swarm
+from swarm.bootstrap.collection import collect_unused, is_due
+from swarm.bootstrap.retention import BATCH, purge_expired
+
+PURGE_SECONDS = 3_600
+"""How often a process that lives long looks for expired runs."""
+
+
+@asynccontextmanager
+async def tidying(swarm: Swarm) -> AsyncIterator[None]:
+    """Purge expired runs in the background while this lasts, and at least once.
+
+    What nothing refers to is collected too, once a day and as far as it gets.
+    """
+    purged_once = asyncio.Event()
+    task = asyncio.create_task(_purge_regularly(swarm, purged_once))
+    try:
+        yield
+        waiting = asyncio.create_task(purged_once.wait())
+        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _purge_regularly(swarm: Swarm, purged_once: asyncio.Event) -> None:
+    while True:
+        days = swarm.settings.retention_days
+        purged = await purge_expired(swarm.store, swarm.home, days) if days else []
+        purged_once.set()
+        if len(purged) < BATCH:
+            if is_due(swarm.home):
+                await collect_unused(swarm.store, swarm.home, swarm.settings)
+            await asyncio.sleep(PURGE_SECONDS)
