@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 import sys
 from contextlib import closing
@@ -27,14 +28,20 @@ AGENT_ROW = (
 
 @pytest.fixture
 async def recording(memory: Path, recorder: Path) -> Recording:
-    """The upgrade of a database of the first release, with something in it."""
+    """The upgrade of a database of the first release, with something in it.
+
+    Its process was killed: there is a log. For a new one, SQLite syncs the folder itself, and with
+    it what else is new there.
+    """
     recording = Recording(memory / "upgrade", recorder)
-    database = recording.root / "registry" / "registry.db"
-    settings = Settings(home=recording.root)
-    store = await open_store(database, settings, migrations=MIGRATIONS[:1])
+    old = memory / "old" / "registry.db"
+    store = await open_store(old, Settings(home=memory), migrations=MIGRATIONS[:1])
     await store.close()
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.executemany(AGENT_ROW, [(number,) for number in range(AGENTS)])
+    with closing(sqlite3.connect(old)) as connection:
+        with connection:
+            connection.executemany(AGENT_ROW, [(number,) for number in range(AGENTS)])
+        shutil.copytree(old.parent, recording.root / "registry")
+    assert (recording.root / "registry" / "registry.db-wal").stat().st_size
     (recording.root / "told").touch()
     recording.run([sys.executable, upgrade_program.__file__, recording.root])
     return recording

@@ -72,9 +72,12 @@ def check_effects(home: Path, run_id: str, flow: Flow, effects: list[Effect]) ->
     idle = {step.id for step in flow.steps if not step.executes}
     for step in steps:
         key = key_of(step)
+        ended = step["status"] in ("succeeded", "failed", "skipped", "cancelled")
+        assert ended, f"{key} is {step['status']} though its run has ended"
         if step["status"] == "skipped" or key in idle:
             assert key not in told, f"{key} was skipped but executed: {told[key]}"
         elif step["status"] != "cancelled":  # it was running when another step's failure ended all
+            assert key in attempts, f"{key} is {step['status']} but no attempt is recorded"
             check_attempts(key, step["status"], told.get(key, []), sorted(attempts[key]))
 
 
@@ -89,7 +92,8 @@ def check_attempts(key: str, status: str, lines: list[Effect], made: list[tuple[
     assert set(counted.values()) == {1}, f"an attempt of {key} was made twice: {lines}"
     order = [line.attempt for line in lines]
     assert order == sorted(order), f"an attempt of {key} outlived its successor: {lines}"
-    assert set(order) <= {attempt for attempt, _ in made}
+    unknown = set(order) - {attempt for attempt, _ in made}
+    assert not unknown, f"{key} ({status}): {unknown} of {lines} is not recorded: {made}"
     last, how = made[-1]
     assert order[-1] == last, f"{key}: {lines} but the journal says {made}"
     if status == "succeeded":
