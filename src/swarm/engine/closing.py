@@ -61,6 +61,7 @@ class Closing:
         is_cancelled = verdict.status is RunState.CANCELLED
         for step_id in book.progress.unreached:
             row = book.rows[step_id]
+            self._starter.note_interrupted(row, batch)
             if row.child_run_id is not None and row.status is StepState.RUNNING:
                 await self._caller.cancel(row.child_run_id)
             if is_cancelled or row.status is not StepState.PENDING:
@@ -69,8 +70,21 @@ class Closing:
                 row = skipped_step(row, NOT_REACHED)
             book.give_up(row)
             batch.steps.append(row)
+        await self._give_up_items(batch)
         self._actions = deque(book.workflow.actions[verdict.actions])
         await self._next_action(verdict, batch)
+
+    async def _give_up_items(self, batch: Batch) -> None:
+        """End the items that a host which died left running and that were not started again."""
+        book = self._book
+        for step_id in book.items.keys() & book.workflow.plan.dependencies.keys():
+            for item in book.items.pop(step_id).values():
+                if item.status.is_final:
+                    continue
+                self._starter.note_interrupted(item, batch)
+                if item.child_run_id is not None:
+                    await self._caller.cancel(item.child_run_id)
+                batch.steps.append(cancelled_step(item, NOT_REACHED))
 
     async def _next_action(self, verdict: Verdict, batch: Batch) -> None:
         """Do the actions that are left, up to one that takes time; after the last, end the run."""

@@ -261,8 +261,7 @@ class Starter:
         batch: Batch,
     ) -> None:
         agent = self._agents[compiled.definition.agent or ""]
-        if row.status is StepState.RUNNING and row.invocation_id is not None:
-            batch.invocations.append(interrupted_record(self._book.run, row, agent.record.digest))
+        self.note_interrupted(row, batch)
         inputs = checked_inputs(agent, self._inputs(compiled, row, scope), compiled.secrets)
         stored = await self._tools.values.stored(inputs)
         execution = StepExecution(self._tools, compiled, agent, row, inputs, stored)
@@ -271,6 +270,13 @@ class Starter:
         self._note_row(execution.step)
         data = {"attempt": execution.step.attempt, "agent": agent.reference}
         self._tell_started(row, data, batch)
+
+    def note_interrupted(self, row: StepRecord, batch: Batch) -> None:
+        """Close the attempt that a host which died had under way, if there was one."""
+        if row.status is StepState.RUNNING and row.invocation_id is not None:
+            reference = self._book.workflow.steps[row.step_id].definition.agent or ""
+            digest = self._agents[reference].record.digest
+            batch.invocations.append(interrupted_record(self._book.run, row, digest))
 
     def _inputs(
         self, compiled: CompiledStep, row: StepRecord, scope: Mapping[str, JsonValue]

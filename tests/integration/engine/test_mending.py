@@ -276,3 +276,41 @@ outputs: {said: "${steps.second.outputs.said}"}
     assert (ended.status, ended.outputs) == (RunState.SUCCEEDED, {"said": "mended"})
     first = [one for one in await swarm.store.list_invocations(run.id) if one.step_id == "first"]
     assert len(first) == 1
+
+
+async def test_a_run_that_failed_before_its_host_died_leaves_no_item_running(
+    settings: Settings, swarm: Swarm, start: Start, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    text = f"""
+steps:
+  - id: each
+    agent: actor
+    for_each: [1, 2, 3]
+    max_parallel: 2
+    inputs: {{touch: "{begun}", wait_for: "{tmp_path}/never"}}
+  - {{id: one, agent: actor, inputs: {{wait_for: "{begun}/../never"}}}}
+  - {{id: bad, agent: actor, inputs: {{wait_for: "{begun}", fail: on purpose}}}}
+"""
+    async with open_swarm(settings, role="test") as dying:
+        file = tmp_path / "flow.yaml"
+        file.write_text(f"name: flow\nversion: 1.0.0\n{text}")
+        await dying.workflows.register(file)
+        run = await dying.runs.create(RunRequest("flow", isolation=Isolation.NONE))
+        assert await dying.runs.start(run.id)
+        while "failed" not in {step.status for step in await swarm.store.list_steps(run.id)}:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert [taken.id for taken in await swarm.runs.resume()] == [run.id]
+    ended = await swarm.runs.wait(run.id)
+    assert (ended.status, ended.error_step) == (RunState.FAILED, "bad")
+    steps = {(step.step_id, step.item_index): step for step in await swarm.store.list_steps(run.id)}
+    assert {key: str(step.status) for key, step in steps.items()} == {
+        ("each", -1): "cancelled", ("each", 0): "cancelled", ("each", 1): "cancelled",
+        ("one", -1): "cancelled", ("bad", -1): "failed",
+    }  # fmt: skip
+    attempts = await swarm.store.list_invocations(run.id)
+    made = {(attempt.step_id, attempt.item_index): attempt.status for attempt in attempts}
+    assert made == {
+        ("each", 0): "interrupted", ("each", 1): "interrupted",
+        ("one", -1): "interrupted", ("bad", -1): "error",
+    }  # fmt: skip
