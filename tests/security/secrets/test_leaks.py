@@ -61,15 +61,24 @@ SURFACES: dict[str, tuple[str, ...]] = {
     "secret list": ("secret", "list", "--json"),
     "a secret that is not there": ("secret", "get", "STORE", "--json"),
     "a rotation": ("secret", "rotate", "--json"),
-    "an upkeep": ("runs", "prune", "--older-than", "1"),
+    "runs timeline": ("runs", "timeline", "{run}"),
+    "runs timeline as SVG": ("runs", "timeline", "{run}", "--svg", "-"),
+    "runs children": ("runs", "children", "{run}", "--json"),
+    "runs export": ("runs", "export"),
+    "a fork": ("runs", "fork", "{failed}", "--json"),
+    "a replay": ("runs", "replay", "{failed}", "--json"),
+    "db backup": ("db", "backup", "{home}/backup.db"),
+    "db check": ("db", "check"),
+    "a purge": ("runs", "purge", "--older-than", "1d"),
 }
-"""Commands that show what is recorded; ``{run}`` and ``{failed}`` stand for runs."""
+"""Commands that show what is recorded; ``{run}``, ``{failed}`` and ``{home}`` are filled in."""
 TELL_NOTHING = {"return_no_object", "return_no_json", "return_too_much"}
 """Ways in which the error that comes of it quotes nothing."""
 NAMES_NONE = {
     *("a detached run", "a worker", "runs list", "runs list as JSON", "workflow runs"),
     *("workflow info", "workflow graph", "agent info", "settings", "doctor", "secret list"),
-    *("a secret that is not there", "a rotation", "an upkeep", "kept"),
+    *("a secret that is not there", "a rotation", "a purge", "db backup"),
+    *("db check", "runs timeline", "runs timeline as SVG", "runs children"),
 }
 """Those in which nothing has to be blotted out, as they show nothing of what agents say."""
 
@@ -136,20 +145,13 @@ def world(cli: Cli, tmp_path: Path, rng: random.Random) -> World:
 def run_everything(world: World) -> None:
     for name, arguments in SHOWS_RUNS.items():
         world.do(name, *arguments)
-    runs = {
+    given = {
+        "home": str(world.cli.home),
         "run": world.printed["outputs of a run"].json["id"],
         "failed": world.printed["a step that failed"].json["id"],
     }
     for name, arguments in SURFACES.items():
-        world.do(name, *(part.format(**runs) if "{" in part else part for part in arguments))
-
-
-def keep(world: World) -> None:
-    """Export all runs, and back the database up, to where everything is searched."""
-    keeping = replace(world.cli, program=(sys.executable, str(FOLDER / "keeping.py")))
-    folder = world.cli.home / "kept"
-    world.do("kept", str(world.cli.home), str(folder), cli=keeping)
-    assert (folder / "runs.jsonl").read_text().count(MASK) > len(telltale.WAYS)
+        world.do(name, *(part.format(**given) if "{" in part else part for part in arguments))
 
 
 def crash(world: World) -> None:
@@ -167,10 +169,11 @@ def crash(world: World) -> None:
 
 def test_no_secret_is_in_anything_that_is_written_or_printed(world: World) -> None:
     run_everything(world)
-    keep(world)
     crash(world)
     failed = ("a step that failed", "logs of a run", "progress of a run", "agent run that fails")
-    expected = dict.fromkeys((*failed, "agent run refused", "a run tried again", "a crash"), 1)
+    expected = dict.fromkeys(
+        (*failed, "agent run refused", "a run tried again", "a fork", "a replay", "a crash"), 1
+    )
     expected |= {"a secret that is not there": 3, "a rotation": 4}
     codes = {name: done.code for name, done in world.printed.items() if done.code}
     assert codes == expected, [world.printed[name].err for name in codes]
