@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -82,3 +84,18 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
                 patch.delenv(name)
         patch.setenv("SWARM_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+def stop_workers(home: Path) -> None:
+    """End the background workers that a test's commands have started for a home.
+
+    They stay while a run of theirs waits for a time, be it days.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"worker" in command and os.fsencode(home) in command:
+            with suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGTERM)

@@ -17,6 +17,7 @@ import pytest
 from swarm.kernel.errors import ExitCode
 from tests.architecture import rules
 from tests.architecture.rules import ROOT
+from tests.conftest import stop_workers
 from tests.docs.walkthrough import Step, follow, steps
 
 PAGES = [path for path in rules.tracked_files(".md") if "catalog" not in path.parts]
@@ -51,10 +52,13 @@ def kernel_allows_sandboxes(tmp_path_factory: pytest.TempPathFactory) -> None:
     [page for page in PAGES if any(not is_make(step) for step in steps(page.read_text()))],
     ids=name_of,
 )
-def test_a_reader_can_follow_the_page(page: Path, tmp_path: Path) -> None:
+def test_a_reader_can_follow_the_page(
+    page: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     folder = tmp_path / "checkout"
     # The README's commands work on the checkout itself; a copy keeps the real one clean.
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+    request.addfinalizer(lambda: stop_workers(tmp_path / ".swarm"))
     done = follow(
         [step for step in steps(page.read_text()) if not is_make(step)],
         folder,

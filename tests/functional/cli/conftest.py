@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import select
-import signal
 import sqlite3
 import struct
 import subprocess
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.conftest import stop_workers
 
 DEADLINE_SECONDS = 60
 
@@ -254,7 +255,7 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
     """`swarm` with an empty home."""
     made = Cli(tmp_path / "home", {"SWARM_IDLE_SECONDS": "0.2"})
     yield made
-    _stop_workers(made)
+    stop_workers(made.home)
 
 
 @pytest.fixture(scope="session")
@@ -266,7 +267,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     made.ok("workflow", "register", write_workflow(folder / "flow", FLOW))
     made.ok("workflow", "register", write_workflow(folder / "reporting", REPORTING))
     yield made
-    _stop_workers(made)
+    stop_workers(made.home)
 
 
 @pytest.fixture
@@ -283,14 +284,3 @@ def make_workflow(tmp_path: Path) -> Callable[..., Path]:
         return write_workflow(tmp_path / name, text)
 
     return make
-
-
-def _stop_workers(cli: Cli) -> None:
-    """End the background workers that a test started for its home."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"worker" in command and os.fsencode(cli.home) in command:
-            os.kill(int(process.name), signal.SIGTERM)
