@@ -81,7 +81,8 @@ class StepOfRun(Reference):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        run = ctx.params.get("run_id")
+        # Behind an option that lacks its value click leaves the arguments before it unnamed.
+        run = ctx.params.get("run_id") or next(iter(ctx.args), None)
 
         async def steps(records: Records) -> Iterable[tuple[str, str]]:
             found = await records.store.list_steps((await records.run(run or "")).id)

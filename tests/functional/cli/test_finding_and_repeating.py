@@ -123,6 +123,17 @@ def test_a_page_shows_items_steps_and_attempts(tree: Cli, run: dict[str, Any]) -
     assert tree("runs", "show", run["id"], "--step", "each", "--item", "3").code == 3
 
 
+def test_a_shell_completes_the_steps_of_the_run(tree: Cli, run: dict[str, Any]) -> None:
+    def completed(words: str) -> list[str]:
+        count = str(len(words.split(" ")) - 1)
+        done = tree(_SWARM_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=count)
+        return [line.partition(",")[2] for line in done.out.splitlines()]
+
+    assert completed(f"swarm runs fork {run['id']} --from ") == ["called", "each", "last"]
+    assert completed(f"swarm runs approve {run['id']} la") == ["last"]
+    assert completed("swarm runs approve run_nothing ") == []
+
+
 def test_large_values_do_not_flood_the_screen(tree: Cli) -> None:
     text = "x" * 300_000
     large = tree.ok("run", "leaf", "-", "--json", stdin=json.dumps({"text": text}).encode()).json
