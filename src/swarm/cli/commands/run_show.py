@@ -57,7 +57,8 @@ async def show(
 ) -> None:
     """Show a run's steps, outputs and files.
 
-    RUN is an id or the start of one. Large values are cut for the screen; --json prints everything.
+    RUN is an id or the start of one. Large values are cut for the screen; --json prints them whole,
+    but for those of steps, which --step gives.
     """
     if item is not None and step_id is None:
         raise click.UsageError("--item needs --step")
@@ -144,6 +145,11 @@ def _show_step(options: Globals, details: RunDetails, values: Values, step: Step
             "outputs": outputs,
             "invocations": [invocation_document(one) for one in attempts],
         }
+        if step.item_count is not None:
+            rows = details.items.get(step.step_id, ())
+            document["item_steps"] = [
+                {**step_document(row, details), "item": row.item_index} for row in rows
+            ]
         print_json({"run_id": details.run.id, **document})
         return
     terminal = stdout()
@@ -166,6 +172,8 @@ def _show_step(options: Globals, details: RunDetails, values: Values, step: Step
     print_lines(facts(terminal, pairs))
     if attempts:
         print_lines(["", *attempt_table(terminal, attempts)])
+    if step.item_count is not None:
+        print_lines(["", *item_table(terminal, step, details)])
     for title, value in (("INPUTS", inputs), ("OUTPUTS", outputs)):
         if value:
             print_lines(["", terminal.style(title, bold=True)])
