@@ -127,7 +127,7 @@ def test_a_shell_completes_the_steps_of_the_run(tree: Cli, run: dict[str, Any]) 
     def completed(words: str) -> list[str]:
         count = str(len(words.split(" ")) - 1)
         done = tree(_SWARM_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=count)
-        return [line.partition(",")[2] for line in done.out.splitlines()]
+        return [line.partition(",")[2] for line in done.out.splitlines() if line]
 
     assert completed(f"swarm runs fork {run['id']} --from ") == ["called", "each", "last"]
     assert completed(f"swarm runs approve {run['id']} la") == ["last"]
