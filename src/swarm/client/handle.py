@@ -14,6 +14,11 @@ from swarm.engine.remedies import failure_remedy
 from swarm.kernel.errors import InputError, RunFailed, RunInterrupted
 from swarm.store.records import NO_ITEM, RunRecord, RunState, StepRecord
 
+TAKEOVER_SECONDS = 10.0
+"""How long the living hosts of a home may take to have a dead one's run taken up, or a new one's:
+the first of them starts a worker, which takes a second or so where the machine is not loaded."""
+LOOK_SECONDS = 0.05
+
 
 class LogLine(TypedDict):
     """One line that an agent of a run logged."""
@@ -107,13 +112,26 @@ class RunHandle:
     async def _ended(self, timeout: float | None) -> RunRecord:
         async with asyncio.timeout(timeout):
             run = await self._session.swarm.runs.wait(self._id)
-        if not run.status.is_final:
-            raise RunInterrupted(
-                f"run {run.id} has not ended, and the process that drove it is gone",
-                run_id=run.id,
-                remedy=f"`await handle.resume()`, or `swarm runs resume {run.id}`",
-            )
+            while not run.status.is_final:
+                if not await self._is_taken_over(run):
+                    raise RunInterrupted(
+                        f"run {run.id} has not ended, and the process that drove it is gone",
+                        run_id=run.id,
+                        remedy=f"`await handle.resume()`, or `swarm runs resume {run.id}`",
+                    )
+                run = await self._session.swarm.runs.wait(self._id)
         return run
+
+    async def _is_taken_over(self, run: RunRecord) -> bool:
+        """Whether another process takes the run up, as the living hosts of the home see to."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + TAKEOVER_SECONDS
+        while loop.time() < deadline and self._session.swarm.hosts.list():
+            latest = await self._session.swarm.runs.get(run.id)
+            if latest.status.is_final or latest.owner != run.owner:
+                return True
+            await asyncio.sleep(LOOK_SECONDS)
+        return False
 
     # -- steering --------------------------------------------------------------------------------
 
