@@ -91,7 +91,7 @@ async def verdicts(
 async def test_with_full_durability_nothing_that_was_told_is_lost(
     record_journal: RecordJournal, rng: random.Random, scale: Scale
 ) -> None:
-    count = scale(small=60, full=1_500)
+    count = scale(small=60, full=1_000)
     assert await verdicts(record_journal("full"), count, rng) == {"": count}
 
 
@@ -99,7 +99,7 @@ async def test_with_normal_durability_the_last_commits_may_be_lost_but_nothing_b
     record_journal: RecordJournal, rng: random.Random, scale: Scale
 ) -> None:
     """What is lost when the power fails is there when only the process dies."""
-    count = scale(small=60, full=1_000)
+    count = scale(small=60, full=500)
     recording = record_journal("normal")
     found = await verdicts(recording, count, rng)
     assert found.keys() == {"", "lost"}
@@ -126,6 +126,6 @@ async def test_losses_would_be_seen(
     wrong: set[str],
 ) -> None:
     """The control: without the syncs, the same checks find that something is wrong."""
-    found = await verdicts(record_journal(durability), scale(small=40, full=200), rng, forgets)
+    found = await verdicts(record_journal(durability), scale(small=40, full=100), rng, forgets)
     assert found.keys() & wrong, found
     assert found.keys() <= {"", *wrong}, found

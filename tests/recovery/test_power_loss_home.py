@@ -48,7 +48,7 @@ def recording(tmp_path: Path, memory: Path, recorder: Path, flows: dict[str, Flo
 async def test_whatever_a_home_promised_it_keeps(
     recording: Recording, flows: dict[str, Flow], rng: random.Random, scale: Scale
 ) -> None:
-    for disk, state in recording.states(scale(small=12, full=250), rng):
+    for disk, state in recording.states(scale(small=12, full=120), rng):
         await check_home(state / "home", disk.now("told").decode().splitlines(), flows)
 
 

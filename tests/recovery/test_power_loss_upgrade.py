@@ -58,7 +58,7 @@ async def test_an_upgrade_is_done_or_not_and_never_without_its_backup(
     recording: Recording, rng: random.Random, scale: Scale
 ) -> None:
     versions = set()
-    for disk, state in recording.states(scale(small=30, full=400), rng):
+    for disk, state in recording.states(scale(small=30, full=200), rng):
         database = state / "registry" / "registry.db"
         found = version(database)
         versions.add(found)
