@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from swarm.definitions.labels import label_name_fault, label_value_fault
 from swarm.definitions.values import check_values
 from swarm.engine.api import RunRequest
 from swarm.engine.compiled import CompiledStep, CompiledWorkflow
@@ -226,13 +227,15 @@ def checked_labels(labels: Mapping[str, JsonValue]) -> dict[str, str]:
     """Labels as they are recorded.
 
     Raises:
-        InvalidError: too many, too long, or not text.
+        InvalidError: one cannot be a label's name, or is too long. (The store counts them.)
     """
-    checked = {
-        name: value if isinstance(value, str) else dump_bytes(value).decode()
-        for name, value in labels.items()
-    }
-    label_attributes(checked)
+    checked = {}
+    for name, value in labels.items():
+        text = value if isinstance(value, str) else dump_bytes(value).decode()
+        fault = label_name_fault(name) or label_value_fault(name, text)
+        if fault is not None:
+            raise InvalidError(fault[0], remedy=fault[1])
+        checked[name] = text
     return checked
 
 
