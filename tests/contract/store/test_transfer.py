@@ -319,7 +319,7 @@ async def test_a_wrong_line_is_named_and_nothing_of_its_run_stays(
     words: str,
 ) -> None:
     runs = [await ended_run(store, samples, workflow, agent) for _ in range(2)]
-    text = await exported(store)
+    text = await exported(store, count=Exported(runs=2))
     broken, number = changed(text, kind, change)
     if at is not None:  # it is found only once the run is whole
         _, number = changed(text, at, lambda _: None)

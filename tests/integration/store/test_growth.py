@@ -40,7 +40,6 @@ MAX_GROWTH = 1.3
 """The cost of a step beside a long history, as a multiple of that in an empty database."""
 MAX_READ_MS = 50
 """Opening, listing, and each filter."""
-ROUNDS = 101
 RUNS_PER_ROUND = 6
 REPEATS = 5
 
@@ -94,10 +93,12 @@ class Cost:
     processor: float
 
 
-async def compare(work: Callable[[Store], Awaitable[None]], stores: list[Store]) -> list[Cost]:
+async def compare(
+    work: Callable[[Store], Awaitable[None]], stores: list[Store], rounds: int
+) -> list[Cost]:
     """The median cost per step in each store, measured in alternation."""
     times: list[list[tuple[float, float]]] = [[] for _ in stores]
-    for number in range(ROUNDS):
+    for number in range(rounds):
         for place, store in list(enumerate(stores))[:: 1 if number % 2 else -1]:
             wall, processor = time.perf_counter(), time.process_time()
             await work(store)
@@ -178,7 +179,7 @@ async def test_cost_does_not_grow_with_the_history(
     history = await asyncio.to_thread(fill, database, runs)
 
     for work in (at_once, in_turn):
-        empty, full = await compare(work, stores)
+        empty, full = await compare(work, stores, rounds=scale(small=41, full=101))
         growth = full.processor / empty.processor
         record_property(
             "measured",
