@@ -57,6 +57,12 @@ NEVER_RETRIED = frozenset({"invalid_input", "refused", "not_found", "budget", "r
 """Error codes that another attempt cannot mend."""
 
 
+KILLED = "killed"
+"""Error code of an attempt whose sandbox was killed, by nobody that has a say in the run."""
+MOST_KILLS = 3
+"""Attempts of a step that are made again because their sandbox was killed, besides its retries: one
+host makes no more, as an agent may be what kills it."""
+
 NO_USAGE = Usage()
 
 
@@ -141,6 +147,7 @@ class StepExecution:
         self._wall_ms = step.duration_ms or 0
         self._tokens = 0
         self._micros = 0
+        self._kills = 0
         self._cache_key = self._make_cache_key() if compiled.definition.cache else None
         attempt = {} if self._cache_key is not None else self._attempt_fields(step)
         self.step = replace(
@@ -174,10 +181,12 @@ class StepExecution:
                 )
             if ended.status == Outcome.OK:
                 return await self._succeed(ended, usage, outputs or {})
-            pause = self._pause_before_retry(ended.error_code)
+            was_killed = ended.error_code == KILLED and self._kills < MOST_KILLS
+            pause = 0.0 if was_killed else self._pause_before_retry(ended.error_code)
             if pause is None:
                 return StepEnd(self._ended(ended, StepState.FAILED, None), ended, usage)
-            await self._prepare_retry(ended, usage, pause)
+            self._kills += was_killed
+            await self._prepare_retry(ended, usage, pause, counts=not was_killed)
 
     def killed(self) -> InvocationRecord | None:
         """The invocation of the attempt that was under way when the step was given up."""
@@ -290,11 +299,14 @@ class StepExecution:
     def _pause_before_retry(self, code: str | None) -> float | None:
         return retry_pause(self._definition.retry, self.step, code)
 
-    async def _prepare_retry(self, ended: InvocationRecord, usage: Usage, pause: float) -> None:
-        """Journal the failed attempt, wait, and journal the next as running."""
+    async def _prepare_retry(
+        self, ended: InvocationRecord, usage: Usage, pause: float, *, counts: bool
+    ) -> None:
+        """Journal the failed attempt, wait, and journal the next as running; ``counts`` says
+        whether the failure is one of those that ``retry`` allows."""
         failed = replace(
             self.step,
-            retry_count=self.step.retry_count + 1,
+            retry_count=self.step.retry_count + counts,
             error=ended.error,
             error_code=ended.error_code,
         )

@@ -52,6 +52,8 @@ def conclude(ending: Ending, limits: Limits, usage: ResourceUsage) -> Invocation
         return InvocationResult(Outcome.ERROR, None, answer.message, code, answer.traceback, usage)
     if ending.status is not None:
         text = f"the handler ended without an answer: it {status_text(ending.status)}"
+        if os.waitstatus_to_exitcode(ending.status) == -signal.SIGKILL:
+            return InvocationResult(Outcome.KILLED, None, text, "killed", usage=usage)
         return InvocationResult(Outcome.ERROR, None, text, "exited", usage=usage)
     if ending.loss is not None:
         return InvocationResult(Outcome.KILLED, None, ending.loss, "killed", usage=usage)

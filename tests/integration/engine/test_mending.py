@@ -314,3 +314,35 @@ steps:
         ("each", 0): "interrupted", ("each", 1): "interrupted",
         ("one", -1): "interrupted", ("bad", -1): "error",
     }  # fmt: skip
+
+
+async def test_a_step_whose_sandbox_is_killed_is_run_again(
+    swarm: Swarm, start: Start, tmp_path: Path
+) -> None:
+    folder = tmp_path / "victim"
+    folder.mkdir()
+    (folder / "agent.yaml").write_text(
+        "name: victim\nversion: 1.0.0\nruntime: {type: python, entry: main.py}\n"
+        "inputs: [{name: folder, type: string}, {name: kills, type: integer}]\n"
+        "outputs: [{name: attempt, type: integer}]\n"
+    )
+    # A module beside it has it run in a process of its own.
+    (folder / "other.py").write_text("")
+    (folder / "main.py").write_text(
+        "import os, signal, other\n"
+        "def handler(inputs, context):\n"
+        "    if context.attempt <= inputs['kills']:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return {'attempt': context.attempt}\n"
+    )
+    await swarm.agents.register(folder)
+    flow = f"steps: [{{id: a, agent: victim, inputs: {{folder: '{tmp_path}', kills: KILLS}}}}]"
+    for kills, state in ((3, RunState.SUCCEEDED), (9, RunState.FAILED)):
+        run = await start(flow.replace("KILLS", str(kills)), name=f"kills-{kills}")
+        ended = await swarm.runs.wait(run.id)
+        assert ended.status is state, ended.error
+        invocations = await swarm.store.list_invocations(run.id)
+        assert [one.error_code for one in invocations[:3]] == ["killed"] * 3
+        assert len(invocations) == 4
+        (step,) = await swarm.store.list_steps(run.id)
+        assert (step.attempt, step.retry_count) == (4, 0)

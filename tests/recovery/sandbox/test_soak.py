@@ -74,7 +74,7 @@ WAYS = {
     "return": Way(30, Outcome.OK),
     "raise": Way(10, Outcome.ERROR),
     "exit": Way(10, Outcome.ERROR),
-    "suicide": Way(10, Outcome.ERROR),
+    "suicide": Way(10, Outcome.KILLED),
     "timeout": Way(2, Outcome.TIMEOUT),
     "oom": Way(4, Outcome.OOM),
     "flood": Way(10, Outcome.OK),

@@ -26,6 +26,8 @@ CLOSED = Answer(kind="closed")
         (Ending(is_late=True), Outcome.TIMEOUT, "timeout"),
         (Ending(is_late=True, is_out_of_memory=True), Outcome.OOM, "oom"),
         (Ending(CLOSED, status=0x700), Outcome.ERROR, "exited"),
+        (Ending(CLOSED, status=11), Outcome.ERROR, "exited"),
+        (Ending(CLOSED, status=9), Outcome.KILLED, "killed"),
         (Ending(loss="gone"), Outcome.KILLED, "killed"),
         (Ending(CLOSED), Outcome.ERROR, "protocol"),
     ],
