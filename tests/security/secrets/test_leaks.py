@@ -49,6 +49,8 @@ SURFACES: dict[str, tuple[str, ...]] = {
     "runs list as JSON": ("runs", "list", "--json"),
     "runs show": ("runs", "show", "{run}"),
     "runs show as JSON": ("runs", "show", "{run}", "--json"),
+    "a step": ("runs", "show", "{run}", "--step", "last"),
+    "an item": ("runs", "show", "{run}", "--step", "each", "--item", "1", "--json"),
     "runs logs": ("runs", "logs", "{run}"),
     "runs logs as JSON": ("runs", "logs", "{run}", "--json"),
     "a run tried again": ("runs", "retry", "{failed}", "--json"),
@@ -104,7 +106,8 @@ def step(name: str, way: str, **more: Any) -> JsonObject:
 def telling() -> JsonObject:
     """A workflow that goes every way, and hands on what came of each."""
     steps = [step(way, way, on_error="continue") for way in telltale.WAYS]
-    last = step("last", "answer")
+    steps += [step("each", "answer", for_each=[1, 2], cache={"ttl_seconds": 3600})]
+    last = step("last", "answer", cache={"ttl_seconds": 3600})
     last["inputs"]["more"] = {way: f"${{steps.{way}.error}}" for way in telltale.WAYS}
     last["inputs"]["more"]["told"] = "${steps.answer.outputs.told}"
     outputs = {"told": "${steps.last.outputs.told}", "file": "${steps.name_a_kind.outputs.file}"}
