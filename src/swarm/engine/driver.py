@@ -107,7 +107,7 @@ class RunDriver:
         self._workflow = workflow
         self._book = RunBook(run, workflow, tools.values)
         self._events: asyncio.Queue[StepEnd | BaseException | _Note] = asyncio.Queue()
-        self._running: dict[StepKey, tuple[StepExecution, asyncio.Task[StepEnd]]] = {}
+        self._running: dict[StepKey, tuple[StepExecution, asyncio.Task[None]]] = {}
         self._cancelling: set[asyncio.Future[None]] = set()
         self._dormant: set[StepKey] = set()
         self._timeout: asyncio.TimerHandle | None = None
@@ -343,18 +343,20 @@ class RunDriver:
         batch.tell(self._run.id, self._tools.publish)
         for execution in batch.starting:
             step = execution.step
-            task = asyncio.create_task(execution.run(), name=f"{self._run.id}:{step.step_id}")
-            task.add_done_callback(self._report_end)
+            task = asyncio.create_task(self._run_step(execution), name=step.step_id)
             self._running[step.key] = (execution, task)
         for run_id in batch.calling:
             await self._tools.caller.start(run_id)
         if any(kind == "step.waiting" for kind, _, _ in batch.events):
             self.look()  # what it waits for may have come before
 
-    def _report_end(self, task: asyncio.Task[StepEnd]) -> None:
-        """Pass a step's end to the driver; an error (a failed journal, a bug) ends the drive."""
-        if not task.cancelled():
-            self._events.put_nowait(task.exception() or task.result())
+    async def _run_step(self, execution: StepExecution) -> None:
+        """Run a step and pass its end to the driver; an error (a failed journal, a bug) ends the
+        drive."""
+        try:
+            self._events.put_nowait(await execution.run())
+        except Exception as error:  # noqa: BLE001 - the driver raises it
+            self._events.put_nowait(error)
 
     # -- waiting ---------------------------------------------------------------------------------
 

@@ -298,6 +298,8 @@ class AgentServices(GuestServices):
 
     def masked(self, result: InvocationResult) -> InvocationResult:
         """The result without the secrets that this invocation was given."""
+        if not self._secrets.were_read:
+            return result
         return replace(
             result,
             outputs=self._secrets.mask_value(result.outputs),

@@ -85,6 +85,11 @@ class InvocationSecrets:
         HELD.add(value)
         return value
 
+    @property
+    def were_read(self) -> bool:
+        """Whether any was handed out."""
+        return bool(self._masks)
+
     def mask(self, text: str, *, cut_start: bool = False, cut_end: bool = False) -> str:
         """``text`` with every secret that was handed out blotted out.
 

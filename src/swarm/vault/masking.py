@@ -45,6 +45,9 @@ class Masks:
         self._forms: set[str] = set()
         self._cores: set[str] = set()
 
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
     def add(self, value: str) -> None:
         """Mask ``value`` from now on, unless it is too short."""
         if value in self._values or len(value) < SHORTEST_MASKED:
@@ -112,6 +115,9 @@ class HeldSecrets:
 
     def __init__(self) -> None:
         self._values: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
 
     def add(self, value: str) -> None:
         if not self._values:
