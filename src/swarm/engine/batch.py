@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from swarm.engine.events import EventKind, RunEvent
+from swarm.engine.events import EventKind
+from swarm.engine.hub import PublishEvent
 from swarm.engine.steps import StepExecution
 from swarm.kernel.json import JsonObject
 from swarm.store.records import (
@@ -58,7 +58,7 @@ class Batch:
             children=tuple(self.children),
         )
 
-    def tell(self, run_id: str, publish: Callable[[RunEvent], object]) -> None:
+    def tell(self, run_id: str, publish: PublishEvent) -> None:
         """Tell the run's followers what the batch did."""
         for kind, step_id, data in self.events:
-            publish(RunEvent(run_id, kind, step_id, data))
+            publish(run_id, kind, step_id, data)

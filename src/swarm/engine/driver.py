@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -32,8 +32,9 @@ from swarm.engine.ending import (
     recorded_verdict,
     timed_out,
 )
-from swarm.engine.events import EventKind, RunEvent
+from swarm.engine.events import EventKind
 from swarm.engine.files import FileAccess
+from swarm.engine.hub import PublishEvent
 from swarm.engine.invocations import Invoker, PinnedAgent
 from swarm.engine.logs import RunLog
 from swarm.engine.starting import Starter
@@ -73,7 +74,7 @@ class DriverTools:
     ledger: Ledger | None
     caller: Caller
     log: RunLog
-    publish: Callable[[RunEvent], object]
+    publish: PublishEvent
     settings: Settings
 
 
@@ -447,7 +448,7 @@ class RunDriver:
         await self._tools.journal.commit(run.id, run.epoch, changes)
 
     def _publish(self, kind: EventKind, step_id: str | None, data: JsonObject) -> None:
-        self._tools.publish(RunEvent(self._run.id, kind, step_id, data))
+        self._tools.publish(self._run.id, kind, step_id, data)
 
     def _write_log(
         self, step_id: str | None, attempt: int, stream: str, level: str, message: str

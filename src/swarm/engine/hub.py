@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import TypeAlias
 
-from swarm.engine.events import RunEvent
-from swarm.kernel.copies import replace
+from swarm.engine.events import EventKind, RunEvent
+from swarm.kernel.json import JsonObject
 
 SUBSCRIBER_EVENTS = 10_000
 """Events that wait for one slow follower; beyond that its logs and progress are dropped, oldest
@@ -48,6 +49,10 @@ class Subscription:
             await self._arrived.wait()
 
 
+PublishEvent: TypeAlias = Callable[[str, EventKind, str | None, JsonObject], None]
+"""Tells the followers of a run: its id, kind, step, data."""
+
+
 class EventHub:
     """Publishes the events of each run, numbered, to its subscriptions."""
 
@@ -55,14 +60,15 @@ class EventHub:
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._sequence: dict[str, int] = {}
 
-    def publish(self, event: RunEvent) -> RunEvent:
-        """Number the event and hand it out; returns it as numbered."""
-        sequence = self._sequence.get(event.run_id, 0) + 1
-        self._sequence[event.run_id] = sequence
-        numbered = replace(event, sequence=sequence)
-        for subscription in self._subscriptions.get(event.run_id, ()):
-            subscription.put(numbered)
-        return numbered
+    def publish(self, run_id: str, kind: EventKind, step_id: str | None, data: JsonObject) -> None:
+        """Number an event and hand it out; where nobody follows the run, it is only counted."""
+        sequence = self._sequence.get(run_id, 0) + 1
+        self._sequence[run_id] = sequence
+        subscriptions = self._subscriptions.get(run_id)
+        if subscriptions:
+            event = RunEvent(run_id, kind, step_id, data, sequence=sequence)
+            for subscription in subscriptions:
+                subscription.put(event)
 
     def has_begun(self, run_id: str) -> bool:
         """Whether anything was published of a run that is driven here."""

@@ -195,7 +195,7 @@ class StepExecution:
         started = self.step.attempt_started_at
         wall_ms = round((now() - from_text(started)).total_seconds() * 1000) if started else 0
         return replace(
-            killed_record(self._started()),
+            killed_record(self._started(self._context())),
             wall_ms=wall_ms,
             tokens=self._tokens,
             cost_micros=self._micros,
@@ -214,7 +214,8 @@ class StepExecution:
 
     async def _attempt_once(self) -> tuple[InvocationRecord, JsonObject | None]:
         """Make the attempt that stands on the row; its invocation as it ended, and the outputs."""
-        tools, started = self._tools, self._started()
+        tools, context = self._tools, self._context()
+        started = self._started(context)
         services = AgentServices(
             tools.invoker.secrets(self._agent, tools.run.workflow_name),
             StepListener(self._label, self.step.attempt, tools.publish, tools.write_log),
@@ -227,7 +228,8 @@ class StepExecution:
             if tools.ledger is not None:
                 granted = await tools.ledger.reserve(wanted)
             try:
-                call = self._call(granted if tools.ledger else self._definition.timeout_seconds)
+                limit = granted if tools.ledger else self._definition.timeout_seconds
+                call = self._call(context, limit)
                 completed = await tools.invoker.invoke(self._agent, call, services)
                 used = completed.result.usage.wall_ms / 1000
             finally:
@@ -250,10 +252,10 @@ class StepExecution:
             )
         return ended, completed.result.outputs
 
-    def _call(self, timeout_seconds: float | None) -> Call:
+    def _call(self, context: CallContext, timeout_seconds: float | None) -> Call:
         return Call(
             inputs=self._inputs,
-            context=self._context(),
+            context=context,
             files=self._tools.files,
             isolation=Isolation(self.step.isolation or Isolation.SANDBOX),
             timeout_seconds=timeout_seconds,
@@ -262,11 +264,11 @@ class StepExecution:
             priority=self._tools.run.priority,
         )
 
-    def _started(self) -> InvocationRecord:
+    def _started(self, context: CallContext) -> InvocationRecord:
         isolation = Isolation(self.step.isolation or Isolation.SANDBOX)
         return started_record(
             self._agent,
-            self._context(),
+            context,
             isolation,
             item_index=self.step.item_index,
             started_at=self.step.attempt_started_at,
