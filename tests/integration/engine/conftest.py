@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,23 @@ def finish(swarm: Swarm, start: Start) -> Start:
         return await swarm.runs.wait(run.id)
 
     return finish_run
+
+
+Register = Callable[[str, str], Awaitable[None]]
+
+
+@pytest.fixture
+def register(swarm: Swarm, tmp_path: Path) -> Register:
+    """Register a workflow without starting it."""
+
+    async def register_workflow(name: str, text: str) -> None:
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(f"name: {name}\nversion: 1.0.0\n{text}")
+        await swarm.workflows.register(file)
+
+    return register_workflow
+
+
+async def appears(path: Path) -> None:
+    while not path.exists():  # noqa: ASYNC110 - another task's file has no event to wait for
+        await asyncio.sleep(0.005)

@@ -25,6 +25,7 @@ from swarm.kernel.settings import Settings
 from swarm.sandbox.ports import Isolation
 from swarm.store.records import RunChanges, RunFilter, RunRecord, RunState, StepState
 from swarm.store.transfer import Imported, export_runs, import_runs
+from tests.integration.engine.conftest import appears
 
 Start = Callable[..., Awaitable[RunRecord]]
 """Starts a run of a workflow given as text; see the fixtures ``start`` and ``finish``."""
@@ -34,11 +35,6 @@ steps:
   - {{id: a, agent: actor, inputs: {{touch: "{begun}", wait_for: "{gate}"}}}}
   - {{id: b, agent: actor, needs: [a]}}
 """
-
-
-async def appears(path: Path) -> None:
-    while not path.exists():  # noqa: ASYNC110 - another task's file has no event to wait for
-        await asyncio.sleep(0.005)
 
 
 async def test_cancel_kills_what_runs_and_ends_the_run(

@@ -16,6 +16,7 @@ from swarm.kernel.errors import ConflictError, InputError, NotFoundError
 from swarm.kernel.settings import Settings
 from swarm.sandbox.ports import Isolation
 from swarm.store.records import RunFilter, RunRecord, RunState, StepState
+from tests.integration.engine.conftest import appears
 
 Start = Callable[..., Awaitable[RunRecord]]
 
@@ -38,11 +39,6 @@ async def becomes(swarm: Swarm, run_id: str, state: RunState) -> RunRecord:
         run = await swarm.runs.get(run_id)
         if run.status is state and (state is not RunState.WAITING or run.owner is None):
             return run
-        await asyncio.sleep(0.005)
-
-
-async def appears(path: Path) -> None:
-    while not path.exists():  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 
 

@@ -1,0 +1,125 @@
+"""Steps that call workflows: runs of their own, pinned and cancelled with their callers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from swarm.bootstrap.assembly import Swarm
+from swarm.store.records import RunFilter, RunState
+from tests.integration.engine.conftest import Register, Start, appears
+
+CALLED = """
+inputs: [{name: number, type: integer}]
+steps: [{id: inner, agent: actor, inputs: {number: "${inputs.number}"}}]
+outputs: {number: "${steps.inner.outputs.number}"}
+"""
+
+
+async def test_a_step_can_call_a_workflow(swarm: Swarm, register: Register, finish: Start) -> None:
+    await register("called", CALLED)
+    run = await finish(
+        """
+steps:
+  - {id: outer, workflow: called, inputs: {number: 1}}
+  - {id: after, agent: actor, inputs: {number: "${steps.outer.outputs.number}"}}
+outputs: {number: "${steps.after.outputs.number}"}
+"""
+    )
+    assert run.status is RunState.SUCCEEDED, run.error
+    assert run.outputs == {"number": 3}
+    (child,) = await swarm.store.list_runs(RunFilter(parent_run_id=run.id))
+    assert (child.parent_step_id, child.root_run_id, child.depth) == ("outer", run.id, 1)
+    assert child.status is RunState.SUCCEEDED
+
+
+async def test_workflows_are_called_for_items_and_are_tried_again(
+    swarm: Swarm, register: Register, finish: Start, tmp_path: Path
+) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    await register(
+        "flaky",
+        """
+inputs: [{name: mark, type: string}, {name: number, type: integer}]
+steps:
+  - {id: try, agent: actor, inputs: {require: "${inputs.mark}"}, on_error: continue}
+  - {id: make, agent: actor, inputs: {touch: "${inputs.mark}"}, needs: [try]}
+  - {id: check, agent: actor, needs: [make],
+     inputs: {fail: "${'' if steps.try.status == 'succeeded' else 'the mark was not there'}"}}
+outputs: {number: "${inputs.number}"}
+""",
+    )
+    run = await finish(
+        f"""
+steps:
+  - id: each
+    workflow: flaky
+    for_each: [1, 2, 3]
+    inputs: {{mark: "{marks}/${{item}}", number: "${{item}}"}}
+    retry: {{attempts: 2, delay_seconds: 0.01}}
+outputs: {{numbers: "${{steps.each.outputs|map(attribute='number')|list}}"}}
+"""
+    )
+    assert run.status is RunState.SUCCEEDED, run.error
+    assert run.outputs == {"numbers": [1, 2, 3]}
+    children = await swarm.store.list_runs(RunFilter(parent_run_id=run.id))
+    assert sorted(str(child.status) for child in children) == ["failed"] * 3 + ["succeeded"] * 3
+
+
+async def test_a_called_run_fails_its_step_and_says_where(
+    register: Register, finish: Start
+) -> None:
+    await register("broken", "steps: [{id: bad, agent: actor, inputs: {fail: no way}}]")
+    run = await finish("steps: [{id: outer, workflow: broken}]")
+    assert (run.status, run.error_step, run.error_code) == (RunState.FAILED, "outer", "error")
+    assert run.error is not None and "step bad" in run.error and "no way" in run.error
+
+
+async def test_a_run_is_pinned_with_all_that_it_calls(
+    swarm: Swarm, register: Register, start: Start, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    await register("called", CALLED)
+    run = await start(
+        f"""
+steps:
+  - {{id: first, agent: actor, inputs: {{wait_for: "{gate}"}}}}
+  - {{id: outer, workflow: called, inputs: {{number: 1}}, needs: [first]}}
+outputs: {{number: "${{steps.outer.outputs.number}}"}}
+"""
+    )
+    await register("called", CALLED.replace("steps.inner.outputs.number}", "inputs.number}"))
+    gate.touch()
+    ended = await swarm.runs.wait(run.id)
+    assert ended.outputs == {"number": 2}
+
+
+async def test_calls_end_at_a_depth(register: Register, finish: Start) -> None:
+    text = """
+inputs: [{name: n, type: integer, default: 0}]
+steps:
+  - {id: again, workflow: deeper, inputs: {n: "${inputs.n + 1}"}, when: "${inputs.n < 100}"}
+"""
+    await register("deeper", "steps: [{id: only, agent: actor}]")
+    await register("deeper", text)
+    run = await finish("steps: [{id: outer, workflow: deeper}]")
+    assert run.status is RunState.FAILED
+    assert run.error is not None and "8" in run.error and "max_call_depth" in run.error
+
+
+async def test_cancelling_a_run_cancels_what_it_calls(
+    swarm: Swarm, register: Register, start: Start, tmp_path: Path
+) -> None:
+    began = tmp_path / "began"
+    await register(
+        "hangs",
+        f"""steps: [{{id: inner, agent: actor,
+                     inputs: {{touch: "{began}", wait_for: "{tmp_path}/never"}}}}]""",
+    )
+    run = await start("steps: [{id: outer, workflow: hangs}]")
+    await appears(began)
+    ended = await swarm.runs.cancel(run.id)
+    assert ended.status is RunState.CANCELLED
+    (child,) = await swarm.store.list_runs(RunFilter(parent_run_id=run.id))
+    assert child.status is RunState.CANCELLED
+    assert swarm.runs.driving == frozenset()
