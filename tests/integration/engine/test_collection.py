@@ -146,3 +146,32 @@ async def test_it_is_switched_off_done_once_a_day_and_by_one_process(
     assert not is_due(swarm.home)
     os.utime(swarm.home.hosts.parent / "collected", (LONG_AGO, LONG_AGO))
     assert is_due(swarm.home)
+
+
+async def test_values_that_are_kept_as_artifacts_stay_with_their_run(
+    swarm: Swarm, finish: Finish
+) -> None:
+    run = await finish(
+        """
+inputs: [{name: text, type: string}, {name: part, type: string}, {name: numbers, type: array}]
+steps:
+  - {id: a, agent: actor, inputs: {say: "${inputs.text}"}}
+  - {id: each, agent: actor, for_each: "${inputs.numbers}", inputs: {say: "${inputs.part}"}}
+outputs: {said: "${steps.a.outputs.said}"}
+""",
+        {"text": "x" * 100_000, "part": "y" * 2_000, "numbers": list(range(40))},
+    )
+    assert run.outputs is not None, run.error
+    step = (await swarm.store.list_steps(run.id))[0]
+    kept = [run.inputs, run.outputs, run.step_results, step.inputs, step.outputs]
+    age(swarm.home.artifacts)
+    await collect(swarm)
+    for value in kept:
+        assert value is not None and "$artifact" in value
+        swarm.runs.value(value)
+    await swarm.store.purge_runs("2100-01-01T00:00:00.000000Z")
+    age(swarm.home.artifacts)
+    assert (await collect(swarm)).artifacts > 0
+    for value in kept:
+        with pytest.raises(NotFoundError):
+            swarm.runs.value(value)

@@ -10,7 +10,13 @@ _DOCUMENTS = {
     "step_executions": ("inputs", "outputs", "wait_details"),
     "answers": ("data",),
 }
-"""Columns that may hold references to artifacts; what a run's step_results hold, its steps do."""
+"""Columns that may hold references to artifacts."""
+_LARGE_RESULTS = (
+    "SELECT step_results FROM workflow_runs WHERE id >= ? AND id <= ? "
+    "AND step_results >= '{\"$artifact\":' AND step_results < '{\"$artifact\";'"
+)
+"""What a run's step_results hold, its steps do; but where they are large, they are an artifact
+themselves."""
 OUTSIDE_RUNS = {
     "events": "SELECT rowid, payload FROM events WHERE rowid > ? ORDER BY rowid LIMIT ?",
     "step_cache": "SELECT rowid, outputs FROM step_cache WHERE rowid > ? ORDER BY rowid LIMIT ?",
@@ -80,6 +86,8 @@ def artifacts_in_use(
                     (ids[0], ids[-1]),
                 )
                 found.update(*(_REFERENCE.findall(text) for (text,) in rows))
+        rows = connection.execute(_LARGE_RESULTS, (ids[0], ids[-1]))
+        found.update(*(_REFERENCE.findall(text) for (text,) in rows))
     return frozenset(found), ids[-1] if ids else ""
 
 
