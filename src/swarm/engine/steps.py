@@ -34,7 +34,7 @@ from swarm.engine.invocations import (
 from swarm.engine.values import Values
 from swarm.kernel.clock import from_text, now, now_text, to_text
 from swarm.kernel.copies import replace
-from swarm.kernel.errors import InputError, RefusedError, SwarmError
+from swarm.kernel.errors import SwarmError
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import JsonObject, JsonValue, dump_bytes
 from swarm.sandbox.ports import CallContext, Isolation, Outcome
@@ -454,20 +454,3 @@ def retry_delay(
     pause = retry.delay_seconds * retry.backoff ** min(failures - 1, 64)
     pause = min(pause, retry.max_delay_seconds)
     return max(0.0, pause * (1 + retry.jitter * (2 * draw() - 1)))
-
-
-def failed_step(step: StepRecord, error: SwarmError) -> StepRecord:
-    """A step that failed before any invocation, because its inputs cannot be had."""
-    code = "invalid_input" if isinstance(error, InputError) else error.code
-    if isinstance(error, RefusedError):
-        code = "refused"
-    moment = now_text()
-    return replace(
-        step,
-        status=StepState.FAILED,
-        started_at=step.started_at or moment,
-        completed_at=moment,
-        duration_ms=0,
-        error=str(error),
-        error_code=code,
-    )
