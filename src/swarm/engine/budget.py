@@ -31,7 +31,9 @@ class Ledger:
         """``used`` is what the journal says was used so far."""
         self._budget = budget
         # Whole microseconds: sums of fractions could leave a rest that nobody can have.
-        self._vm_limit = None if budget.vm_seconds is None else round(budget.vm_seconds * MICROS)
+        self._vm_limit = (
+            None if budget.vm_seconds is None else max(1, round(budget.vm_seconds * MICROS))
+        )
         self._vm_used = used.vm_time_ms * 1000
         self._vm_reserved = 0
         self._tokens = used.tokens
@@ -72,10 +74,11 @@ class Ledger:
     def check(self) -> None:
         """Raise BudgetExceeded if something of the budget is used up."""
         budget = self._budget
+        vm_limit = None if self._vm_limit is None else self._vm_limit / MICROS
         for what, used, limit, unit in (
             ("money", self._micros / MICROS, budget.usd, "US dollars"),
             ("tokens", self._tokens, budget.tokens, "tokens"),
-            ("sandbox time", self._vm_used / MICROS, budget.vm_seconds, "seconds"),
+            ("sandbox time", self._vm_used / MICROS, vm_limit, "seconds"),
         ):
             if limit is not None and used >= limit:
                 raise BudgetExceeded(

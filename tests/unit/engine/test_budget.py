@@ -60,6 +60,15 @@ async def test_an_attempt_waits_for_what_others_may_give_back() -> None:
     assert await waiting == 5
 
 
+async def test_a_budget_that_is_no_whole_number_of_microseconds_ends() -> None:
+    ledger = Ledger(BudgetDefinition(vm_seconds=2.9343954319156405), NOTHING)
+    granted = await ledger.reserve(10)
+    await ledger.settle(granted, granted)
+    with pytest.raises(BudgetExceeded):
+        async with asyncio.timeout(10):
+            await ledger.reserve(1)
+
+
 async def test_tokens_and_money_refuse_once_they_are_used_up() -> None:
     ledger = Ledger(BudgetDefinition(tokens=100, usd=1.0), Usage(tokens=60))
     assert await ledger.reserve(30) == 30
