@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 PROGRAMS = {
     "openssl": ("openssl", "that TLS passes the egress proxy unopened"),
@@ -24,12 +25,22 @@ PROGRAMS = {
     "gcc": ("gcc libc6-dev", "that the journal survives the loss of power"),
     "qemu-system-x86_64": ("qemu-system-x86", "virtual machines (level microvm)"),
     "sqfstar": ("squashfs-tools", "virtual machines (level microvm)"),
+    "initdb": ("postgresql", "everything on PostgreSQL: its store, and a fleet of workers"),
+    "ip": ("iproute2", "machines of a fleet that are cut off from each other"),
 }
 """Program: its Debian packages, and what the tests cannot show without it."""
 
+OFF_THE_PATH = {"initdb": "/usr/lib/postgresql"}
+"""Program: the folder below which Debian keeps it, by version."""
+
+
+def is_here(name: str) -> bool:
+    folder = Path(OFF_THE_PATH.get(name, os.devnull))
+    return shutil.which(name) is not None or any(folder.glob(f"*/bin/{name}"))
+
 
 def main() -> int:
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    missing = [name for name in PROGRAMS if not is_here(name)]
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
         packages = [package for name in missing for package in PROGRAMS[name][0].split()]
         print(f"swarm: installing {' '.join(packages)} for the tests", file=sys.stderr, flush=True)
@@ -39,7 +50,7 @@ def main() -> int:
             ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages],
         ):
             subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
-        missing = [name for name in missing if shutil.which(name) is None]
+        missing = [name for name in missing if not is_here(name)]
     for name in missing:
         package, loss = PROGRAMS[name]
         print(

@@ -10,7 +10,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ import hypothesis
 import pytest
 
 import swarm
+from tests.postgres.server import PostgresServer, find_binaries, running_server
 
 SCALE = os.environ.get("SWARM_TEST_SCALE", "small")
 FULL_EXAMPLES = 2_000
@@ -84,6 +85,34 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
                 patch.delenv(name)
         patch.setenv("SWARM_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of this session, fast rather than durable; make databases in it as you like."""
+    with _server(durable=False) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """The address of an empty database."""
+    name = postgres.create_database()
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def durable_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of this test, whose commits wait for the disk; kill, pause and restart it."""
+    with _server(durable=True) as server:
+        yield server
+
+
+def _server(*, durable: bool) -> AbstractContextManager[PostgresServer]:
+    if find_binaries() is None:
+        pytest.skip("PostgreSQL is missing (Debian, Ubuntu: apt-get install postgresql)")
+    return running_server(durable=durable)
 
 
 def stop_workers(home: Path) -> None:
