@@ -39,7 +39,7 @@ class Backends:
             made = NamespaceBackend(self._settings, lock_descriptors=self._lock_descriptors)
             return PooledBackend(made, self._settings)
         if level is Isolation.NONE:
-            return UnisolatedBackend(self._settings)
+            return UnisolatedBackend(self._settings, lock_descriptors=self._lock_descriptors)
         machines = MicrovmBackend(self._settings, lock_descriptors=self._lock_descriptors)
         return PooledBackend(machines, machine_pool(self._settings))
 

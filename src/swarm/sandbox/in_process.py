@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -57,7 +57,9 @@ class InProcessHandler:
 class InProcessHandlers:
     """Loads each handler once and keeps it; takes over ``print`` while any is loaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, lock_descriptors: Sequence[int] = ()) -> None:
+        """``lock_descriptors``: open files whose locks must not come free while a handler runs."""
+        self._locks = tuple(lock_descriptors)
         self._found: dict[tuple[Path, str, tuple[str, ...]], InProcessHandler | None] = {}
         self._streams: list[tuple[str, _RoutedStream]] = []
         self._records = _RoutedRecords()
@@ -74,6 +76,24 @@ class InProcessHandlers:
         if key not in self._found:
             self._found[key] = self._load(program.package, program.entry[0])
         return self._found[key]
+
+    async def execute(
+        self, handler: InProcessHandler, inputs: JsonObject, guest: handlers.Context
+    ) -> Any:
+        """Run a plain handler on a thread of its own.
+
+        A thread cannot be killed: one whose call was given up goes on, and keeps the locks.
+        """
+        held = [os.dup(lock) for lock in self._locks]
+
+        def run() -> Any:
+            try:
+                return handlers.execute(handler.function, inputs, guest)
+            finally:
+                for lock in held:
+                    os.close(lock)
+
+        return await _in_thread(run)
 
     async def outputs_descriptor(self) -> int:
         """An empty folder: handlers that write files are not run in this process."""
@@ -178,7 +198,7 @@ class InProcessSandbox:
             if self._handler.is_async:
                 output = await handlers.finish(self._start(inputs, guest), guest)
             else:
-                output = await _in_thread(handlers.execute, self._handler.function, inputs, guest)
+                output = await self._shared.execute(self._handler, inputs, guest)
             text = encode({} if output is None else output, "outputs")
         except (Exception, SystemExit) as error:  # noqa: BLE001  it is the handler's answer
             failure = handlers.failure_of(error, machinery=(__file__,))
@@ -323,7 +343,7 @@ class _RoutedRecords(logging.Handler):
             handlers.LogRecords(call).emit(record)
 
 
-async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+async def _in_thread(function: Callable[[], Any]) -> Any:
     """Run on a thread of its own, which dies with the process should it never return."""
     loop = asyncio.get_running_loop()
     finished: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
@@ -336,7 +356,7 @@ async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     def work() -> None:
         value, error = None, None
         try:
-            value = context.run(function, *arguments)
+            value = context.run(function)
         except BaseException as raised:  # noqa: BLE001  it is raised again where it is awaited
             error = raised
         with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits.

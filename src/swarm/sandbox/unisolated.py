@@ -7,6 +7,7 @@ next to nothing; everything else runs as a plain process with the same guest and
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from swarm.kernel.settings import Settings
@@ -20,9 +21,11 @@ LAYERS: Final = ("none",)
 class UnisolatedBackend:
     """Runs handlers with the host's own rights. Memory and process limits are not enforced."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, lock_descriptors: Sequence[int] = ()) -> None:
+        """``lock_descriptors``: open files whose locks must not come free while a handler runs in
+        this process; a process of its own never outlives its call."""
         self._settings = settings
-        self._handlers = InProcessHandlers()
+        self._handlers = InProcessHandlers(lock_descriptors)
         self._sandboxes: set[ProcessSandbox] = set()
 
     async def prepare(self, request: SandboxRequest) -> Sandbox:
