@@ -101,7 +101,7 @@ async def test_filters_let_the_same_runs_pass_as_a_comparison_of_each(
     chance = random.Random(7)
     for number in range(300):
         if number == 150:  # now long ranges are told from short ones as in a large history
-            monkeypatch.setattr("swarm.store.sqlite.pages.PROBED_ENTRIES", 20)
+            monkeypatch.setattr("swarm.store.sql.pages.PROBED_ENTRIES", 20)
         wanted = some_filter(chance, known)
         expected = [one.run for one in known if passes(one, wanted)][: wanted.limit]
         assert await store.list_runs(wanted) == expected, wanted

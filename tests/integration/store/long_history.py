@@ -23,7 +23,7 @@ from swarm.store.records import (
     StepState,
     WorkflowRecord,
 )
-from swarm.store.sqlite.rows import INVOCATIONS, RUNS, STEPS, Rows
+from swarm.store.sql.rows import INVOCATIONS, RUNS, STEPS, Rows
 
 STEPS_PER_RUN = 5
 WORKFLOWS = 10

@@ -15,13 +15,13 @@ import pytest
 from swarm.kernel.errors import DatabaseError
 from swarm.kernel.settings import Settings
 from swarm.store.records import NewRun
+from swarm.store.sql import kept as kept_module
+from swarm.store.sql import store as store_module
+from swarm.store.sql.kept import Kept
+from swarm.store.sql.rows import WORKFLOWS
 from swarm.store.sqlite import SqliteStore, open_store
-from swarm.store.sqlite import kept as kept_module
-from swarm.store.sqlite import store as store_module
 from swarm.store.sqlite.failures import Failures
-from swarm.store.sqlite.kept import Kept
 from swarm.store.sqlite.readers import Readers
-from swarm.store.sqlite.rows import WORKFLOWS
 from tests.integration.store.conftest import WORKFLOW
 
 

@@ -14,16 +14,16 @@ import pytest
 
 from swarm.kernel.clock import from_text
 from swarm.store.records import NewRun, RunAttribute, RunChanges, RunFilter, RunState, StepState
+from swarm.store.sql.cached import DELETE_EXPIRED
+from swarm.store.sql.creation import SAME_KEY
+from swarm.store.sql.exchange import ATTRIBUTES, PAGES
+from swarm.store.sql.history import UNFINISHED
+from swarm.store.sql.inbox import AWAITING, DELETE_OLD, FIND, FIND_BY_KEY
+from swarm.store.sql.journal import CLAIM, OLDEST_ENDED
+from swarm.store.sql.pages import page_query
+from swarm.store.sql.upkeep import OUTSIDE_RUNS
+from swarm.store.sql.waits import ANSWERED, DUE, LIST_ANSWERS, NEWS, NEXT_WAKE, QUEUED, WAITING
 from swarm.store.sqlite import SqliteStore
-from swarm.store.sqlite.cached import DELETE_EXPIRED
-from swarm.store.sqlite.creation import SAME_KEY
-from swarm.store.sqlite.exchange import ATTRIBUTES, PAGES
-from swarm.store.sqlite.history import UNFINISHED
-from swarm.store.sqlite.inbox import AWAITING, DELETE_OLD, FIND, FIND_BY_KEY
-from swarm.store.sqlite.journal import CLAIM, OLDEST_ENDED
-from swarm.store.sqlite.pages import page_query
-from swarm.store.sqlite.upkeep import OUTSIDE_RUNS
-from swarm.store.sqlite.waits import ANSWERED, DUE, LIST_ANSWERS, NEWS, NEXT_WAKE, QUEUED, WAITING
 
 SPECIFICATION = Path(__file__).with_name("specification.sql")
 MOMENT = "2026-01-31T12:00:00.000000Z"

@@ -18,18 +18,28 @@ from swarm.kernel.errors import ConflictError, DatabaseError
 from swarm.kernel.settings import Settings
 from swarm.store.sqlite.connection import connect, create_private
 from swarm.store.sqlite.failures import Failures
+from swarm.store.sqlite.readers import Readers
 
 STEP_PAGES = 1000
 """Pages (of 4 KiB) copied before it is looked whether to go on."""
+MAX_FAULTS = 100
+"""Faults of a damaged database that are told."""
 
 
 class DatabaseBackups:
-    """Makes copies of one database file."""
+    """Makes copies of one database file, and checks it."""
 
-    def __init__(self, path: Path, settings: Settings, failures: Failures) -> None:
+    def __init__(
+        self, path: Path, settings: Settings, failures: Failures, readers: Readers
+    ) -> None:
         self._path = path
         self._settings = settings
         self._failures = failures
+        self._readers = readers
+
+    async def check(self) -> list[str]:
+        """See :meth:`swarm.store.ports.Backups.check`."""
+        return await self._readers.run(faults)
 
     async def make(self, target: Path, *, replace: bool) -> int:
         """See :meth:`swarm.store.ports.Backups.back_up`. If it is cancelled, the copy goes."""
@@ -130,3 +140,17 @@ def _unwritable(target: Path, error: OSError) -> DatabaseError:
         where=str(target),
         remedy="check that its folder is there, that you may write it and that its disk has space",
     )
+
+
+def faults(connection: sqlite3.Connection) -> list[str]:
+    """What is wrong with the file, its indexes and its references; see sqlite.org/pragma.html."""
+    found = [
+        text
+        for (text,) in connection.execute(f"PRAGMA integrity_check({MAX_FAULTS})")
+        if text != "ok"
+    ]
+    for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
+        found.append(f"row {row} of {table} refers to a row of {parent} that is not there")
+        if len(found) >= MAX_FAULTS:
+            break
+    return found

@@ -16,8 +16,8 @@ from itertools import repeat
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from swarm.kernel.errors import SwarmError
+from swarm.store.sql.journal import Commit, commit_all
 from swarm.store.sqlite.failures import Failures
-from swarm.store.sqlite.journal import Commit, commit_all
 from swarm.store.sqlite.log_space import LogSpace
 from swarm.store.sqlite.turns import Turns
 

@@ -24,6 +24,7 @@ from queue import SimpleQueue
 from typing import Any, TypeAlias
 
 from swarm.kernel.errors import SwarmError
+from swarm.store.sql.journal import Commit
 from swarm.store.sqlite.batches import (
     FAILURES,
     Entry,
@@ -34,7 +35,6 @@ from swarm.store.sqlite.batches import (
     apply,
 )
 from swarm.store.sqlite.failures import Failures
-from swarm.store.sqlite.journal import Commit
 
 MAX_QUEUED_OPERATIONS = 4096
 """Operations that wait for the writer; more callers wait in turn before theirs is queued."""

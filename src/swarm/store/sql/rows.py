@@ -5,13 +5,12 @@ A record's fields and its table's columns bear the same names, so the SQL is mad
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from itertools import chain
 from operator import attrgetter
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 from swarm.kernel.errors import DatabaseError, InvalidError
 from swarm.kernel.json import JsonValue, dumps, loads
@@ -27,12 +26,9 @@ from swarm.store.records import (
     StepState,
     WorkflowRecord,
 )
+from swarm.store.sql.connection import Connection, Row, Value
 
 R = TypeVar("R")
-Value: TypeAlias = str | int | float | bytes | None
-"""What SQLite stores."""
-Row: TypeAlias = Sequence[Value]
-
 _CHUNKS = (32, 8, 4, 2, 1)
 """Rows in one statement: few sizes, so that each stays prepared."""
 
@@ -148,7 +144,7 @@ class Upsert(Generic[R]):
         conflict = f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
         self._statements = {size: rows.insert(rows=size) + conflict for size in _CHUNKS}
 
-    def run(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    def run(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Write ``rows`` in order; of two with the same key, the later one stands."""
         start = 0
         for size in _CHUNKS:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
 from swarm.kernel.errors import ConflictError
 from swarm.store.records import SecretIdentity, SecretRecord
-from swarm.store.sqlite.rows import SECRETS, Value
+from swarm.store.sql.connection import Connection, Value
+from swarm.store.sql.rows import SECRETS
 
 _SELECT = f"SELECT {SECRETS.column_list} FROM secrets"
 _IDENTITY = (
@@ -41,7 +41,7 @@ def stamped(record: SecretRecord, time: str) -> SecretRecord:
 
 
 def put(
-    connection: sqlite3.Connection,
+    connection: Connection,
     secrets: Sequence[tuple[SecretIdentity, Sequence[Value]]],
     *,
     may_replace: bool,
@@ -55,27 +55,26 @@ def put(
         connection.execute(_REPLACE, row)
 
 
-def get(connection: sqlite3.Connection, identity: SecretIdentity) -> SecretRecord | None:
+def get(connection: Connection, identity: SecretIdentity) -> SecretRecord | None:
     row = connection.execute(f"{_SELECT} {_SAME}", _parameters(identity)).fetchone()
     return SECRETS.decode(row) if row else None
 
 
-def list_all(
-    connection: sqlite3.Connection, project_id: str, organization_id: str
-) -> list[SecretRecord]:
+def list_all(connection: Connection, project_id: str, organization_id: str) -> list[SecretRecord]:
     rows = connection.execute(
-        f"{_SELECT} WHERE iif(organization_id IS NULL, project_id = ?, organization_id = ?) "
+        f"{_SELECT} WHERE CASE WHEN organization_id IS NULL THEN project_id = ? "
+        "ELSE organization_id = ? END "
         "ORDER BY name, organization_id IS NULL, coalesce(workflow_name, '')",
         (project_id, organization_id),
     )
     return [SECRETS.decode(row) for row in rows]
 
 
-def delete(connection: sqlite3.Connection, identity: SecretIdentity) -> bool:
+def delete(connection: Connection, identity: SecretIdentity) -> bool:
     return connection.execute(f"DELETE FROM secrets {_SAME}", _parameters(identity)).rowcount > 0
 
 
-def count_by_key(connection: sqlite3.Connection) -> dict[str, int]:
+def count_by_key(connection: Connection) -> dict[str, int]:
     rows = connection.execute(
         "SELECT key_id, count(*) FROM secrets WHERE key_id <> '' GROUP BY key_id"
     )
@@ -83,7 +82,7 @@ def count_by_key(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def list_not_under(
-    connection: sqlite3.Connection, key_id: str, after: str, limit: int
+    connection: Connection, key_id: str, after: str, limit: int
 ) -> list[SecretRecord]:
     rows = connection.execute(
         f"{_SELECT} WHERE key_id NOT IN (?, '') AND id > ? ORDER BY id LIMIT ?",
@@ -92,7 +91,7 @@ def list_not_under(
     return [SECRETS.decode(row) for row in rows]
 
 
-def rewrap(connection: sqlite3.Connection, changes: Sequence[tuple[bytes, str, str, bytes]]) -> int:
+def rewrap(connection: Connection, changes: Sequence[tuple[bytes, str, str, bytes]]) -> int:
     """Rows of new wrapped key, its key's id, record id, old wrapped key; counts what changed.
 
     A secret that was set anew meanwhile has another wrapped key, and is left alone.

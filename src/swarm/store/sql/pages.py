@@ -7,7 +7,6 @@ each run in it is looked up; :func:`narrowest` says which.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -18,7 +17,7 @@ from swarm.kernel.errors import InvalidError
 from swarm.kernel.ids import first_id
 from swarm.store.attributes import checked_attributes
 from swarm.store.records import RunAttribute, RunFilter, RunState
-from swarm.store.sqlite.rows import Value
+from swarm.store.sql.connection import Connection, Value
 
 _Bounds: TypeAlias = tuple[str | None, str | None]
 """The lowest id that may pass, and the lowest that no longer may."""
@@ -59,7 +58,7 @@ def page_query(run_filter: RunFilter, by: RunAttribute | None = None) -> Query:
     return _by_state(run_filter) if by is None else _by_attribute(run_filter, by)
 
 
-def narrowest(connection: sqlite3.Connection, run_filter: RunFilter) -> RunAttribute | None:
+def narrowest(connection: Connection, run_filter: RunFilter) -> RunAttribute | None:
     """The attribute with the fewest runs, None if the other conditions let fewer pass.
 
     Ranges are counted up to a bound only; of those that are longer, any will do.
@@ -79,12 +78,14 @@ def narrowest(connection: sqlite3.Connection, run_filter: RunFilter) -> RunAttri
     return None if _count(connection, probes) < counts[best] else best
 
 
-def _count(connection: sqlite3.Connection, probes: Sequence[Query]) -> int:
+def _count(connection: Connection, probes: Sequence[Query]) -> int:
     """How many entries the probes find together, ``PROBED_ENTRIES`` at most."""
     count = 0
     for text, values in probes:
         left = PROBED_ENTRIES - count
-        (found,) = connection.execute(f"SELECT count(*) FROM ({text})", (*values, left)).fetchone()
+        (found,) = connection.execute(
+            f"SELECT count(*) FROM ({text}) AS probe", (*values, left)
+        ).fetchone()
         count += int(found)
         if count == PROBED_ENTRIES:
             break
@@ -96,21 +97,24 @@ def _by_state(run_filter: RunFilter) -> Query:
     index, ranges = _state_ranges(run_filter, _bounds(run_filter))
     newest = [
         f"SELECT * FROM (SELECT id FROM workflow_runs INDEXED BY {index} "
-        f"WHERE {one} ORDER BY id DESC LIMIT ?)"
+        f"WHERE {one} ORDER BY id DESC LIMIT ?) AS newest"
         for one in ranges
     ]
     values = [value for one in ranges for value in (*one.values, run_filter.limit)]
     merged = " UNION ALL ".join(newest)
-    return f"SELECT id FROM ({merged}) ORDER BY id DESC LIMIT ?", [*values, run_filter.limit]
+    return f"SELECT id FROM ({merged}) AS merged ORDER BY id DESC LIMIT ?", [
+        *values,
+        run_filter.limit,
+    ]
 
 
 def _state_ranges(run_filter: RunFilter, bounds: _Bounds) -> tuple[str, list[_Conditions]]:
     """The index to use, and a range of it for each state, called and not called."""
-    called: tuple[int, ...] = ()
+    called: tuple[str, ...] = ()
     if run_filter.parent_run_id is not None:
         index = "idx_runs_parent_state"
     else:
-        called = (0, 1) if run_filter.called else (0,)
+        called = ("FALSE", "TRUE") if run_filter.called else ("FALSE",)
         if run_filter.owner is not None:
             index = "idx_runs_owner_state"
         elif run_filter.workflow is not None:
@@ -124,7 +128,7 @@ def _state_ranges(run_filter: RunFilter, bounds: _Bounds) -> tuple[str, list[_Co
     ranges: list[_Conditions] = []
     for state in dict.fromkeys(run_filter.states) or tuple(RunState):
         of_state = conditions.also("status = ?", state.value)
-        ranges += [of_state.also("(parent_run_id IS NOT NULL) = ?", flag) for flag in called] or [
+        ranges += [of_state.also(f"(parent_run_id IS NOT NULL) = {flag}") for flag in called] or [
             of_state
         ]
     return index, ranges
@@ -143,7 +147,8 @@ def _by_attribute(run_filter: RunFilter, by: RunAttribute) -> Query:
     look_up = ""
     if of_run.parts:
         conditions = conditions.also(str(of_run), *of_run.values)
-        look_up = "CROSS JOIN workflow_runs ON workflow_runs.id = found.run_id "
+        look_up = "CROSS JOIN workflow_runs "
+        conditions = conditions.also("workflow_runs.id = found.run_id")
     return (
         f"SELECT found.run_id FROM run_attributes AS found {look_up}"
         f"WHERE {conditions} ORDER BY found.run_id DESC LIMIT ?",

@@ -5,23 +5,16 @@ Each function is one operation within the writer's transaction.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from swarm.kernel.errors import InvalidError, OwnershipLost, RefusedError
 from swarm.kernel.json import JsonObject
 from swarm.store.records import RunChanges, RunRecord, StepKey
-from swarm.store.sqlite import consequences
-from swarm.store.sqlite.consequences import Consequences
-from swarm.store.sqlite.rows import (
-    INVOCATIONS,
-    RUNS,
-    STEPS,
-    Row,
-    Upsert,
-    Value,
-)
+from swarm.store.sql import consequences
+from swarm.store.sql.connection import Connection, Row, Value
+from swarm.store.sql.consequences import Consequences
+from swarm.store.sql.rows import INVOCATIONS, RUNS, STEPS, Upsert
 
 _FINAL = "('succeeded', 'failed', 'cancelled')"
 _SELECT_RUN = f"SELECT {RUNS.column_list} FROM workflow_runs WHERE id = ?"
@@ -35,7 +28,7 @@ _CLAIMED = (
 CLAIM = (
     "UPDATE workflow_runs AS run SET owner = ?, epoch = epoch + 1, wake_at = NULL "
     f"WHERE id = ? AND owner IS ? AND status NOT IN {_FINAL} "
-    "AND (status <> 'pending' OR cancel_requested OR concurrency_key IS NULL "
+    "AND (status <> 'pending' OR cancel_requested = 1 OR concurrency_key IS NULL "
     f"OR concurrency_limit IS NULL OR {_CLAIMED} < concurrency_limit)"
 )
 _HAS_EPOCH = "SELECT 1 FROM workflow_runs WHERE id = ? AND epoch = ?"
@@ -114,7 +107,7 @@ def encode_reopening(changes: RunChanges) -> EncodedChanges:
 
 
 def claim(
-    connection: sqlite3.Connection, run_id: str, owner: str, expected_owner: str | None
+    connection: Connection, run_id: str, owner: str, expected_owner: str | None
 ) -> RunRecord | None:
     claimed = connection.execute(CLAIM, (owner, run_id, expected_owner))
     return get_run(connection, run_id) if claimed.rowcount else None
@@ -136,9 +129,7 @@ class Commit:
         return count if changes.consequences is None else count + changes.consequences.rows
 
 
-def commit_all(
-    connection: sqlite3.Connection, commits: Sequence[Commit]
-) -> list[OwnershipLost | None]:
+def commit_all(connection: Connection, commits: Sequence[Commit]) -> list[OwnershipLost | None]:
     """Apply those ``commits``, in order, whose epoch is their run's; an error for each other."""
     outcomes: list[OwnershipLost | None] = []
     steps: list[Row] = []
@@ -158,7 +149,7 @@ def commit_all(
     return outcomes
 
 
-def _set_fields(connection: sqlite3.Connection, commit: Commit) -> bool:
+def _set_fields(connection: Connection, commit: Commit) -> bool:
     """Set the fields of the run, if there are any; whether the run has the commit's epoch."""
     changes = commit.changes
     if not changes.assignments:
@@ -180,7 +171,7 @@ def _ownership_lost(run_id: str) -> OwnershipLost:
 
 
 def reopen(
-    connection: sqlite3.Connection,
+    connection: Connection,
     run_id: str,
     owner: str,
     changes: EncodedChanges,
@@ -208,7 +199,7 @@ def reopen(
     return get_run(connection, run_id)
 
 
-def request_cancel(connection: sqlite3.Connection, run_id: str) -> RunRecord | None:
+def request_cancel(connection: Connection, run_id: str) -> RunRecord | None:
     connection.execute(
         f"UPDATE workflow_runs SET cancel_requested = 1 WHERE id = ? AND status NOT IN {_FINAL}",
         (run_id,),
@@ -216,29 +207,29 @@ def request_cancel(connection: sqlite3.Connection, run_id: str) -> RunRecord | N
     return get_run(connection, run_id)
 
 
-def record_invocation(connection: sqlite3.Connection, invocation: Row) -> None:
+def record_invocation(connection: Connection, invocation: Row) -> None:
     _INVOCATIONS.run(connection, [invocation])
 
 
-def purge(connection: sqlite3.Connection, completed_before: str, limit: int) -> list[str]:
+def purge(connection: Connection, completed_before: str, limit: int) -> list[str]:
     """Delete at most ``limit`` ended runs with their rows; return their ids."""
     rows = connection.execute(OLDEST_ENDED, (completed_before, limit)).fetchall()
     return _delete(connection, rows)
 
 
-def delete_ended(connection: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
+def delete_ended(connection: Connection, run_ids: Sequence[str]) -> list[str]:
     """Delete those of these runs that have ended with their rows; return their ids."""
     marks = ", ".join("?" * len(run_ids))
     ended = f"SELECT id FROM workflow_runs WHERE id IN ({marks}) AND status IN {_FINAL}"
     return _delete(connection, connection.execute(ended, list(run_ids)).fetchall())
 
 
-def _delete(connection: sqlite3.Connection, rows: Sequence[tuple[str]]) -> list[str]:
+def _delete(connection: Connection, rows: Sequence[tuple[str]]) -> list[str]:
     for table, column in _PURGED:
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)
     return [run_id for (run_id,) in rows]
 
 
-def get_run(connection: sqlite3.Connection, run_id: str) -> RunRecord | None:
+def get_run(connection: Connection, run_id: str) -> RunRecord | None:
     row = connection.execute(_SELECT_RUN, (run_id,)).fetchone()
     return RUNS.decode(row) if row else None

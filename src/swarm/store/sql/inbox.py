@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from swarm.kernel.json import dumps
 from swarm.store.records import EventRecord
-from swarm.store.sqlite.rows import Column, Row, Rows, decode_json
+from swarm.store.sql.connection import Connection, Row
+from swarm.store.sql.rows import Column, Rows, decode_json
 
 EVENTS = Rows(
     "events",
@@ -18,12 +17,12 @@ _SELECT = f"SELECT {EVENTS.column_list} FROM events"
 _GET = f"{_SELECT} WHERE project_id = ? AND id = ?"
 _WAITS = (
     "SELECT run_id FROM step_executions INDEXED BY idx_steps_awaited "
-    "WHERE status = 'waiting' AND wait_kind = 'event' AND project_id = :project "
-    "AND wait_name = :name AND"
+    "WHERE status = 'waiting' AND wait_kind = 'event' AND project_id = ? "
+    "AND wait_name = ? AND"
 )
 AWAITING = (
     f"SELECT id FROM workflow_runs WHERE id IN ({_WAITS} wait_key IS NULL "
-    f"UNION ALL {_WAITS} wait_key = :key) AND created_at < :received ORDER BY id"
+    f"UNION ALL {_WAITS} wait_key = ?) AND created_at < ? ORDER BY id"
 )
 FIND = (
     f"{_SELECT} WHERE project_id = ? AND name = ? AND received_at > ? "
@@ -39,21 +38,17 @@ DELETE_OLD = (
 )
 
 
-def add(connection: sqlite3.Connection, event: EventRecord, row: Row) -> list[str]:
+def add(connection: Connection, event: EventRecord, row: Row) -> list[str]:
     """Insert the event unless it is there; return the ids of the runs that wait for it."""
     connection.execute(_INSERT, row)
     stands = EVENTS.decode(connection.execute(_GET, (event.project_id, event.id)).fetchone())
-    values = {
-        "project": stands.project_id,
-        "name": stands.name,
-        "key": stands.key,
-        "received": stands.received_at,
-    }
+    wait = (stands.project_id, stands.name)
+    values = (*wait, *wait, stands.key, stands.received_at)
     return [run_id for (run_id,) in connection.execute(AWAITING, values)]
 
 
 def find(
-    connection: sqlite3.Connection,
+    connection: Connection,
     name: str,
     key: str | None,
     after: str,
@@ -67,5 +62,5 @@ def find(
     return [EVENTS.decode(row) for row in rows]
 
 
-def purge(connection: sqlite3.Connection, received_before: str, limit: int) -> int:
+def purge(connection: Connection, received_before: str, limit: int) -> int:
     return connection.execute(DELETE_OLD, (received_before, limit)).rowcount

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import sqlite3
+
+from swarm.store.sql.connection import Connection
 
 _DOCUMENTS = {
     "workflow_runs": ("trigger_data", "inputs", "variables", "outputs", "overrides"),
@@ -38,11 +39,11 @@ _DELETE_AGENT = "DELETE FROM agents WHERE id = ? AND active = 0 AND updated_at <
 _DELETE_GRANTS = "DELETE FROM grants WHERE digest NOT IN (SELECT digest FROM agents)"
 
 
-def purge_invocations(connection: sqlite3.Connection, started_before: str, limit: int) -> int:
+def purge_invocations(connection: Connection, started_before: str, limit: int) -> int:
     return connection.execute(DELETE_DIRECT_INVOCATIONS, (started_before, limit)).rowcount
 
 
-def unused_agents(connection: sqlite3.Connection, unused_since: str) -> list[str]:
+def unused_agents(connection: Connection, unused_since: str) -> list[str]:
     """Ids of inactive agents that nothing refers to.
 
     A reading connection can ask, and the answer stays right: nothing new ever refers to an agent
@@ -51,23 +52,21 @@ def unused_agents(connection: sqlite3.Connection, unused_since: str) -> list[str
     return [agent_id for (agent_id,) in connection.execute(_UNUSED_AGENTS, (unused_since,))]
 
 
-def delete_agent(connection: sqlite3.Connection, agent_id: str, unused_since: str) -> int:
+def delete_agent(connection: Connection, agent_id: str, unused_since: str) -> int:
     """Delete one such agent, and the grants of packages that are gone with it."""
     deleted = connection.execute(_DELETE_AGENT, (agent_id, unused_since)).rowcount
     connection.execute(_DELETE_GRANTS)
     return deleted
 
 
-def digests_in_use(connection: sqlite3.Connection) -> tuple[frozenset[str], frozenset[str]]:
+def digests_in_use(connection: Connection) -> tuple[frozenset[str], frozenset[str]]:
     """Packages and environments of all agents recorded, inactive ones too."""
     rows = connection.execute("SELECT digest, environment_digest FROM agents").fetchall()
     environments = frozenset(environment for _, environment in rows if environment is not None)
     return frozenset(package for package, _ in rows), environments
 
 
-def artifacts_in_use(
-    connection: sqlite3.Connection, after: str, limit: int
-) -> tuple[frozenset[str], str]:
+def artifacts_in_use(connection: Connection, after: str, limit: int) -> tuple[frozenset[str], str]:
     """References to artifacts in ``limit`` runs after the id ``after``; the last run's id."""
     ids = [
         run_id
@@ -82,7 +81,7 @@ def artifacts_in_use(
             for column in columns:
                 rows = connection.execute(
                     f"SELECT {column} FROM {table} WHERE {key} >= ? AND {key} <= ? "
-                    f"AND instr({column}, '{_MARK}')",
+                    f"AND instr({column}, '{_MARK}') > 0",
                     (ids[0], ids[-1]),
                 )
                 found.update(*(_REFERENCE.findall(text) for (text,) in rows))
@@ -92,7 +91,7 @@ def artifacts_in_use(
 
 
 def artifacts_outside_runs(
-    connection: sqlite3.Connection, after: str, limit: int
+    connection: Connection, after: str, limit: int
 ) -> tuple[frozenset[str], str]:
     """References in ``limit`` events and cached results after the place ``after``; the next place.
 
@@ -110,21 +109,3 @@ def artifacts_outside_runs(
         if not limit:
             return frozenset(found), f"{name} {rows[-1][0]}"
     return frozenset(found), ""
-
-
-MAX_FAULTS = 100
-"""Faults of a damaged database that are told."""
-
-
-def faults(connection: sqlite3.Connection) -> list[str]:
-    """What is wrong with the file, its indexes and its references; see sqlite.org/pragma.html."""
-    found = [
-        text
-        for (text,) in connection.execute(f"PRAGMA integrity_check({MAX_FAULTS})")
-        if text != "ok"
-    ]
-    for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
-        found.append(f"row {row} of {table} refers to a row of {parent} that is not there")
-        if len(found) >= MAX_FAULTS:
-            break
-    return found

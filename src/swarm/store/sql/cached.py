@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from swarm.store.records import CachedResult
-from swarm.store.sqlite.rows import JSON, Row, Rows, Upsert
+from swarm.store.sql.connection import Connection, Row
+from swarm.store.sql.rows import JSON, Rows, Upsert
 
 CACHED = Rows("step_cache", CachedResult, {"outputs": JSON})
 _RESULTS = Upsert(CACHED, key=("key",))
@@ -16,14 +15,14 @@ DELETE_EXPIRED = (
 )
 
 
-def put(connection: sqlite3.Connection, results: list[Row]) -> None:
+def put(connection: Connection, results: list[Row]) -> None:
     _RESULTS.run(connection, results)
 
 
-def get(connection: sqlite3.Connection, key: str, moment: str) -> CachedResult | None:
+def get(connection: Connection, key: str, moment: str) -> CachedResult | None:
     row = connection.execute(_SELECT, (key, moment)).fetchone()
     return CACHED.decode(row) if row else None
 
 
-def purge(connection: sqlite3.Connection, expired_at: str, limit: int) -> int:
+def purge(connection: Connection, expired_at: str, limit: int) -> int:
     return connection.execute(DELETE_EXPIRED, (expired_at, limit)).rowcount

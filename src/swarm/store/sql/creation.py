@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass, replace
 
 from swarm.kernel.clock import now_text
 from swarm.store.attributes import checked_attributes
 from swarm.store.records import NewRun, RunRecord
-from swarm.store.sqlite.rows import RUNS, STEPS, Row, Upsert
+from swarm.store.sql.connection import Connection, Row
+from swarm.store.sql.rows import RUNS, STEPS, Upsert
 
 _INSERT = RUNS.insert()
 _INSERT_UNLESS_THERE = f"{_INSERT} ON CONFLICT (id) DO NOTHING"
@@ -55,7 +55,7 @@ def encode(new: NewRun) -> EncodedRun:
     )
 
 
-def create(connection: sqlite3.Connection, new: EncodedRun) -> RunRecord:
+def create(connection: Connection, new: EncodedRun) -> RunRecord:
     """Insert the run, unless its idempotency key has one; return the run that stands."""
     if (standing := same_key(connection, new.record)) is not None:
         return standing
@@ -65,7 +65,7 @@ def create(connection: sqlite3.Connection, new: EncodedRun) -> RunRecord:
     return new.record
 
 
-def create_unless_there(connection: sqlite3.Connection, new: EncodedRun) -> bool:
+def create_unless_there(connection: Connection, new: EncodedRun) -> bool:
     """Insert the run unless there is one with its id; whether there was none."""
     if not connection.execute(_INSERT_UNLESS_THERE, new.run).rowcount:
         return False
@@ -74,7 +74,7 @@ def create_unless_there(connection: sqlite3.Connection, new: EncodedRun) -> bool
     return True
 
 
-def same_key(connection: sqlite3.Connection, run: RunRecord) -> RunRecord | None:
+def same_key(connection: Connection, run: RunRecord) -> RunRecord | None:
     """The run that has the idempotency key of ``run``."""
     if run.idempotency_key is None:
         return None
@@ -83,6 +83,6 @@ def same_key(connection: sqlite3.Connection, run: RunRecord) -> RunRecord | None
     return RUNS.decode(row) if row else None
 
 
-def add_attributes(connection: sqlite3.Connection, new: EncodedRun) -> None:
+def add_attributes(connection: Connection, new: EncodedRun) -> None:
     if new.attributes:
         connection.executemany(_INSERT_ATTRIBUTE, new.attributes)

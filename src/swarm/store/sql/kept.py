@@ -7,13 +7,13 @@ need not read and decode it again.
 
 from __future__ import annotations
 
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Generic, TypeAlias, TypeVar
 
 from swarm.store.records import AgentRecord, WorkflowRecord
-from swarm.store.sqlite.rows import Rows
+from swarm.store.sql.connection import Connection
+from swarm.store.sql.rows import Rows
 
 R = TypeVar("R", AgentRecord, WorkflowRecord)
 _Key: TypeAlias = tuple[str, str]
@@ -30,7 +30,7 @@ class Kept(Generic[R]):
         self._select = f"SELECT {rows.column_list} FROM {rows.table} WHERE id = ?"
         self._records: OrderedDict[_Key, R] = OrderedDict()
 
-    def get(self, connection: sqlite3.Connection, keys: Iterable[_Key]) -> list[R]:
+    def get(self, connection: Connection, keys: Iterable[_Key]) -> list[R]:
         """The records with those ids, read anew where they have changed since."""
         found = []
         for key in keys:
@@ -43,6 +43,6 @@ class Kept(Generic[R]):
             self._records.popitem(last=False)
         return found
 
-    def _read(self, connection: sqlite3.Connection, record_id: str) -> R | None:
+    def _read(self, connection: Connection, record_id: str) -> R | None:
         row = connection.execute(self._select, (record_id,)).fetchone()
         return None if row is None else self._rows.decode(row)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from swarm.store.records import InvocationRecord, RunFilter, RunRecord, StepRecord
-from swarm.store.sqlite.pages import narrowest, page_query
-from swarm.store.sqlite.rows import INVOCATIONS, RUNS, STEPS
+from swarm.store.sql.connection import Connection
+from swarm.store.sql.pages import narrowest, page_query
+from swarm.store.sql.rows import INVOCATIONS, RUNS, STEPS
 
 _PREFIX = "run_"
+_ALL = 2**63 - 1
 _AFTER_ALL = "\U0010ffff"
 """Sorts behind every character that an id may hold."""
 _DOCUMENTS = frozenset(
@@ -39,7 +39,7 @@ UNFINISHED = (
 )
 
 
-def find(connection: sqlite3.Connection, prefix: str, limit: int) -> list[RunRecord]:
+def find(connection: Connection, prefix: str, limit: int) -> list[RunRecord]:
     start = prefix if prefix.startswith(_PREFIX) else _PREFIX + prefix
     rows = connection.execute(
         f"SELECT {RUNS.column_list} FROM workflow_runs WHERE id >= ? AND id < ? "
@@ -49,7 +49,7 @@ def find(connection: sqlite3.Connection, prefix: str, limit: int) -> list[RunRec
     return [RUNS.decode(row) for row in rows]
 
 
-def list_page(connection: sqlite3.Connection, run_filter: RunFilter) -> list[RunRecord]:
+def list_page(connection: Connection, run_filter: RunFilter) -> list[RunRecord]:
     page, values = page_query(run_filter, narrowest(connection, run_filter))
     columns = RUNS.column_list if run_filter.documents else SUMMARY_COLUMNS
     rows = connection.execute(
@@ -58,22 +58,20 @@ def list_page(connection: sqlite3.Connection, run_filter: RunFilter) -> list[Run
     return [RUNS.decode(row) for row in rows]
 
 
-def list_unfinished(connection: sqlite3.Connection) -> list[RunRecord]:
+def list_unfinished(connection: Connection) -> list[RunRecord]:
     return [RUNS.decode(row) for row in connection.execute(UNFINISHED)]
 
 
-def list_steps(
-    connection: sqlite3.Connection, run_id: str, limit: int | None = None
-) -> list[StepRecord]:
+def list_steps(connection: Connection, run_id: str, limit: int | None = None) -> list[StepRecord]:
     """The steps of a run in the order they were created, or the first ``limit`` of them."""
     rows = connection.execute(
         f"SELECT {STEPS.column_list} FROM step_executions WHERE run_id = ? ORDER BY rowid LIMIT ?",
-        (run_id, -1 if limit is None else limit),
+        (run_id, _ALL if limit is None else limit),
     )
     return [STEPS.decode(row) for row in rows]
 
 
-def list_invocations(connection: sqlite3.Connection, run_id: str) -> list[InvocationRecord]:
+def list_invocations(connection: Connection, run_id: str) -> list[InvocationRecord]:
     rows = connection.execute(
         f"SELECT {INVOCATIONS.column_list} FROM invocations WHERE run_id = ? ORDER BY rowid",
         (run_id,),

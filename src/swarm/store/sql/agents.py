@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 
 from swarm.store.records import NOT_HERE, AgentRecord, GrantRecord
-from swarm.store.sqlite.kept import Kept
-from swarm.store.sqlite.rows import AGENTS, GRANTS, Value
+from swarm.store.sql.connection import Connection, Value
+from swarm.store.sql.kept import Kept
+from swarm.store.sql.rows import AGENTS, GRANTS
 from swarm.store.versions import version_key
 
 _SELECT = f"SELECT {AGENTS.column_list} FROM agents"
@@ -25,7 +25,7 @@ _INSERT_GRANT = f"{GRANTS.insert()} ON CONFLICT (project_id, digest, permission,
 
 
 def add(
-    connection: sqlite3.Connection,
+    connection: Connection,
     agent: AgentRecord,
     row: Sequence[Value],
     grants: Sequence[Sequence[Value]],
@@ -48,7 +48,7 @@ def add(
     return AGENTS.decode(connection.execute(f"{_SELECT} {same}", key).fetchone())
 
 
-def adopt(connection: sqlite3.Connection, agent: AgentRecord, row: Sequence[Value]) -> str:
+def adopt(connection: Connection, agent: AgentRecord, row: Sequence[Value]) -> str:
     """Insert ``agent`` unless it is there, by its id or as the same; the id of what stands."""
     connection.execute(_ADOPT, row)
     (found,) = connection.execute(
@@ -60,22 +60,22 @@ def adopt(connection: sqlite3.Connection, agent: AgentRecord, row: Sequence[Valu
 
 
 def remove(
-    connection: sqlite3.Connection, name: str, version: str | None, project_id: str, time: str
+    connection: Connection, name: str, version: str | None, project_id: str, time: str
 ) -> int:
     return connection.execute(
         "UPDATE agents SET active = 0, updated_at = ? WHERE project_id = ? AND name = ? "
-        "AND active = 1 AND (?4 IS NULL OR version = ?4)",
-        (time, project_id, name, version),
+        f"AND active = 1{'' if version is None else ' AND version = ?'}",
+        (time, project_id, name, *(() if version is None else (version,))),
     ).rowcount
 
 
-def get(connection: sqlite3.Connection, agent_id: str) -> AgentRecord | None:
+def get(connection: Connection, agent_id: str) -> AgentRecord | None:
     row = connection.execute(f"{_SELECT} WHERE id = ?", (agent_id,)).fetchone()
     return AGENTS.decode(row) if row else None
 
 
 def list_active(
-    connection: sqlite3.Connection, kept: Kept[AgentRecord], name: str | None, project_id: str
+    connection: Connection, kept: Kept[AgentRecord], name: str | None, project_id: str
 ) -> list[AgentRecord]:
     """The active agents, of one name or all, by name and version."""
     if name is None:
@@ -86,7 +86,7 @@ def list_active(
     return sorted(found, key=lambda agent: (agent.name, version_key(agent.version)))
 
 
-def list_grants(connection: sqlite3.Connection, digest: str, project_id: str) -> list[GrantRecord]:
+def list_grants(connection: Connection, digest: str, project_id: str) -> list[GrantRecord]:
     rows = connection.execute(
         f"SELECT {GRANTS.column_list} FROM grants WHERE project_id = ? AND digest = ? "
         "ORDER BY permission, value",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 
 from swarm.kernel.json import JsonObject
 from swarm.store.records import NOT_HERE, WorkflowRecord
-from swarm.store.sqlite.kept import Kept
-from swarm.store.sqlite.rows import WORKFLOWS, Value, encode_json
+from swarm.store.sql.connection import Connection, Value
+from swarm.store.sql.kept import Kept
+from swarm.store.sql.rows import WORKFLOWS, encode_json
 from swarm.store.versions import version_key
 
 _DERIVED = ("steps", "variables", "on_error", "on_success")
@@ -35,9 +35,7 @@ def encode(workflow: WorkflowRecord) -> list[Value]:
     return [*WORKFLOWS.encode(workflow), *map(encode_json, parts)]
 
 
-def add(
-    connection: sqlite3.Connection, workflow: WorkflowRecord, row: Sequence[Value]
-) -> WorkflowRecord:
+def add(connection: Connection, workflow: WorkflowRecord, row: Sequence[Value]) -> WorkflowRecord:
     """Make ``workflow``'s digest the active one of its version; return the record that stands.
 
     A workflow that was disabled stays so: in its other versions and when it is registered again.
@@ -63,7 +61,7 @@ def add(
     return WORKFLOWS.decode(connection.execute(f"{_SELECT} {same}", key).fetchone())
 
 
-def adopt(connection: sqlite3.Connection, workflow: WorkflowRecord, row: Sequence[Value]) -> str:
+def adopt(connection: Connection, workflow: WorkflowRecord, row: Sequence[Value]) -> str:
     """Insert ``workflow`` unless it is there, by its id or as the same; the id of what stands."""
     connection.execute(_ADOPT, row)
     (found,) = connection.execute(
@@ -74,13 +72,13 @@ def adopt(connection: sqlite3.Connection, workflow: WorkflowRecord, row: Sequenc
     return str(found)
 
 
-def get(connection: sqlite3.Connection, workflow_id: str) -> WorkflowRecord | None:
+def get(connection: Connection, workflow_id: str) -> WorkflowRecord | None:
     row = connection.execute(f"{_SELECT} WHERE id = ?", (workflow_id,)).fetchone()
     return WORKFLOWS.decode(row) if row else None
 
 
 def list_active(
-    connection: sqlite3.Connection, kept: Kept[WorkflowRecord], name: str | None, project_id: str
+    connection: Connection, kept: Kept[WorkflowRecord], name: str | None, project_id: str
 ) -> list[WorkflowRecord]:
     """The active workflows, of one name or all, by name and version."""
     if name is None:
@@ -92,7 +90,7 @@ def list_active(
 
 
 def set_enabled(
-    connection: sqlite3.Connection, name: str, enabled: bool, project_id: str, time: str
+    connection: Connection, name: str, enabled: bool, project_id: str, time: str
 ) -> int:
     """Set the flag on all rows, inactive ones too, so that it survives registering them again."""
     connection.execute(

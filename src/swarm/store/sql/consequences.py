@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 
 from swarm.store.records import RunChanges
-from swarm.store.sqlite import cached, creation
-from swarm.store.sqlite.creation import EncodedRun
-from swarm.store.sqlite.rows import Row
+from swarm.store.sql import cached, creation
+from swarm.store.sql.connection import Connection, Row
+from swarm.store.sql.creation import EncodedRun
 
 _ADD_USAGE = (
     "UPDATE workflow_runs SET tree_vm_time_ms = tree_vm_time_ms + ?, "
@@ -49,7 +48,7 @@ def encode(changes: RunChanges) -> Consequences | None:
     )
 
 
-def apply(connection: sqlite3.Connection, consequences: Consequences) -> None:
+def apply(connection: Connection, consequences: Consequences) -> None:
     cached.put(connection, consequences.cached)
     for child in consequences.children:
         creation.create_unless_there(connection, child)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from swarm.store.records import AnswerRecord, RunRecord, StepRecord
-from swarm.store.sqlite.history import SUMMARY_COLUMNS
-from swarm.store.sqlite.journal import Commit, commit_all
-from swarm.store.sqlite.rows import JSON, RUNS, STEPS, Row, Rows
+from swarm.store.sql.connection import Connection, Row
+from swarm.store.sql.history import SUMMARY_COLUMNS
+from swarm.store.sql.journal import Commit, commit_all
+from swarm.store.sql.rows import JSON, RUNS, STEPS, Rows
 
 ANSWERS = Rows("answers", AnswerRecord, {"data": JSON})
 _GIVE_UP = "UPDATE workflow_runs SET owner = NULL WHERE id = ?"
@@ -23,7 +22,7 @@ _EVENT = (
     f"AND event.received_at > run.created_at AND {_NOT_TAKEN} AND"
 )
 NEWS = (
-    "SELECT run.cancel_requested OR EXISTS (SELECT 1 FROM answers AS answer "
+    "SELECT run.cancel_requested = 1 OR EXISTS (SELECT 1 FROM answers AS answer "
     "JOIN step_executions AS step ON step.run_id = answer.run_id "
     "AND step.step_id = answer.step_id AND step.item_index = answer.item_index "
     "WHERE answer.run_id = run.id AND step.status = 'waiting') "
@@ -51,7 +50,7 @@ ANSWERED = (
     f"UNION ALL {_WAITING_FOR_EVENT} event.key = step.wait_key)"
     " UNION ALL SELECT id FROM workflow_runs INDEXED BY idx_runs_cancelled "
     "WHERE status = 'waiting' AND cancel_requested = 1"
-    ") AND +status = 'waiting' AND owner IS NULL ORDER BY id LIMIT ?"
+    ") AND status || '' = 'waiting' AND owner IS NULL ORDER BY id LIMIT ?"
 )
 """Reads the steps that wait, of all runs; there are far fewer of those than of any others."""
 NEXT_WAKE = (
@@ -79,7 +78,7 @@ WAITING = (
 )
 
 
-def release(connection: sqlite3.Connection, commit: Commit) -> bool:
+def release(connection: Connection, commit: Commit) -> bool:
     """Apply ``commit`` and give its run up, unless something has come that the run waits for."""
     connection.execute("SAVEPOINT release")
     (lost,) = commit_all(connection, [commit])
@@ -93,39 +92,39 @@ def release(connection: sqlite3.Connection, commit: Commit) -> bool:
     return not has_news
 
 
-def due(connection: sqlite3.Connection, moment: str, limit: int) -> list[str]:
+def due(connection: Connection, moment: str, limit: int) -> list[str]:
     return [run_id for (run_id,) in connection.execute(DUE, (moment, limit))]
 
 
-def ready(connection: sqlite3.Connection, moment: str, limit: int) -> list[str]:
+def ready(connection: Connection, moment: str, limit: int) -> list[str]:
     found = due(connection, moment, limit)
     answered = [run_id for (run_id,) in connection.execute(ANSWERED, (limit,))]
     return list(dict.fromkeys([*found, *answered]))[:limit]
 
 
-def next_wake(connection: sqlite3.Connection) -> str | None:
+def next_wake(connection: Connection) -> str | None:
     row = connection.execute(NEXT_WAKE).fetchone()
     return str(row[0]) if row else None
 
 
 def queued(
-    connection: sqlite3.Connection, concurrency_key: str, project_id: str, limit: int
+    connection: Connection, concurrency_key: str, project_id: str, limit: int
 ) -> list[RunRecord]:
     rows = connection.execute(QUEUED, (project_id, concurrency_key, limit))
     return [RUNS.decode(row) for row in rows]
 
 
-def answer(connection: sqlite3.Connection, record: AnswerRecord, row: Row) -> bool:
+def answer(connection: Connection, record: AnswerRecord, row: Row) -> bool:
     step = (record.run_id, record.step_id, record.item_index)
     return connection.execute(_ANSWER, (*row, *step)).rowcount > 0
 
 
-def list_answers(connection: sqlite3.Connection, run_id: str) -> list[AnswerRecord]:
+def list_answers(connection: Connection, run_id: str) -> list[AnswerRecord]:
     return [ANSWERS.decode(row) for row in connection.execute(LIST_ANSWERS, (run_id,))]
 
 
 def waiting_steps(
-    connection: sqlite3.Connection, kind: str, limit: int, project_id: str
+    connection: Connection, kind: str, limit: int, project_id: str
 ) -> list[StepRecord]:
     rows = connection.execute(WAITING, (project_id, kind, limit))
     return [STEPS.decode(row) for row in rows]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -18,9 +17,10 @@ from swarm.store.records import (
     RunRecord,
     StepRecord,
 )
-from swarm.store.sqlite import creation
-from swarm.store.sqlite.rows import INVOCATIONS, RUNS, STEPS, Rows
-from swarm.store.sqlite.waits import ANSWERS
+from swarm.store.sql import creation
+from swarm.store.sql.connection import Connection
+from swarm.store.sql.rows import INVOCATIONS, RUNS, STEPS, Rows
+from swarm.store.sql.waits import ANSWERS
 
 ATTRIBUTES = "SELECT kind, name, value FROM run_attributes WHERE run_id = ? ORDER BY kind, name"
 _ROWS: dict[str, Rows[Any]] = {rows.table: rows for rows in (STEPS, INVOCATIONS, ANSWERS)}
@@ -42,7 +42,7 @@ _ENTRIES_AT_ONCE = 100
 
 
 def page(
-    connection: sqlite3.Connection, run_id: str, after: str, limit: int
+    connection: Connection, run_id: str, after: str, limit: int
 ) -> tuple[list[ArchiveEntry], str]:
     """A page of what belongs to the run, and the place of the next: a table and a row in it."""
     tables = list(PAGES)
@@ -59,7 +59,7 @@ def page(
     return found, ""
 
 
-def restore(connection: sqlite3.Connection, entries: Iterable[ArchiveEntry]) -> bool:
+def restore(connection: Connection, entries: Iterable[ArchiveEntry]) -> bool:
     """Insert the run and all that belongs to it, unless it is there."""
     remaining = iter(entries)
     run = next(remaining)

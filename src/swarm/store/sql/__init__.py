@@ -1,0 +1,1 @@
+"""Statements over the tables, shared by all databases; each function is one operation."""
