@@ -22,8 +22,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from swarm.kernel.errors import SandboxUnavailable
 from swarm.kernel.json import JsonObject, JsonValue

@@ -6,8 +6,9 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from swarm.engine.logs import log_path
 from swarm.kernel.clock import ago_text, now_text

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any
 
 import orjson
+from msgspec import Struct, structs
 
 from swarm.cli.terminal import encodable, stderr, stdout
 
@@ -26,7 +28,9 @@ def print_json_line(document: Mapping[str, Any]) -> None:
 
 def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
-        return encodable(asdict(value))
+        return encodable(dataclasses.asdict(value))
+    if isinstance(value, Struct):
+        return encodable(structs.asdict(value))
     if isinstance(value, frozenset | set):
         return sorted(value)
     return str(value)

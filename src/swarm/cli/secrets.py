@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, BinaryIO
 
 import click
+from msgspec.structs import replace
 
 from swarm.bootstrap.records import Records
 from swarm.cli.arguments import WORKFLOW

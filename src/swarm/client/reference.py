@@ -11,6 +11,8 @@ import typing
 from collections.abc import Callable, Iterator
 from enum import Enum
 
+from msgspec import Struct
+
 import swarm
 from swarm.engine import events
 from swarm.engine.events import RunEvent
@@ -136,8 +138,10 @@ def docstring(thing: object, name: str) -> str:
 
 
 def field_lines(kind: type) -> Iterator[str]:
-    """The fields of a dataclass or a typed dictionary, with what stands below each."""
-    is_record = dataclasses.is_dataclass(kind) or typing.is_typeddict(kind)
+    """The fields of a dataclass, a record or a typed dictionary, with what stands below each."""
+    is_record = (
+        dataclasses.is_dataclass(kind) or issubclass(kind, Struct) or typing.is_typeddict(kind)
+    )
     if not is_record:
         return
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
+
+from msgspec.structs import replace
 
 from swarm.bootstrap.assembly import Swarm
 from swarm.bootstrap.tidying import tidying

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from swarm.engine.events import RunEvent
 from swarm.engine.invocations import GuestListener
@@ -13,8 +14,7 @@ from swarm.sandbox.ports import InvocationResult, Isolation
 from swarm.store.records import NO_ITEM, InvocationRecord, RunRecord, StepRecord
 
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
+class RunRequest(Struct, frozen=True):
     """What is needed to start a run."""
 
     workflow: str
@@ -33,8 +33,7 @@ class RunRequest:
     """Before or after other runs; the workflow's own when None."""
 
 
-@dataclass(frozen=True, slots=True)
-class ForkRequest:
+class ForkRequest(Struct, frozen=True):
     """How a run is to be repeated with something changed."""
 
     origin: str

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from msgspec.structs import replace
+
 from swarm.engine.compiled import CompiledWorkflow
 from swarm.engine.items import ItemSet
 from swarm.engine.plan import Progress
 from swarm.engine.values import Values
 from swarm.kernel.clock import now_text
-from swarm.kernel.copies import replace
 from swarm.kernel.errors import InputError, RefusedError, SwarmError
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.store.records import NO_ITEM, RunRecord, StepRecord, StepState

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from swarm.engine.compiled import CompiledStep
 from swarm.kernel.clock import now_text
-from swarm.kernel.copies import replace
 from swarm.kernel.json import JsonObject
 from swarm.store.records import NewRun, RunRecord, RunState, StepRecord, StepState
 

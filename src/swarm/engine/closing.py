@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from swarm.engine.batch import Batch
 from swarm.engine.book import RunBook, cancelled_step, skipped_step
 from swarm.engine.calling import Caller
@@ -14,7 +16,6 @@ from swarm.engine.ending import NOT_REACHED, Verdict, failed_by, with_outputs
 from swarm.engine.starting import Starter
 from swarm.engine.steps import StepTools
 from swarm.kernel.clock import now_text
-from swarm.kernel.copies import replace
 from swarm.kernel.errors import SwarmError
 from swarm.store.records import NO_ITEM, RunState, StepState
 

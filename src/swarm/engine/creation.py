@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from msgspec.structs import replace
+
 from swarm.definitions.labels import label_name_fault, label_value_fault
 from swarm.definitions.values import check_values
 from swarm.engine.api import RunRequest
@@ -11,7 +13,6 @@ from swarm.engine.compiled import CompiledStep, CompiledWorkflow
 from swarm.engine.pins import PinnedReferences, Pins
 from swarm.engine.values import Values
 from swarm.kernel.clock import now_text
-from swarm.kernel.copies import replace
 from swarm.kernel.errors import ConflictError, InputError, InvalidError, RefusedError
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import JsonObject, JsonValue, dump_bytes

@@ -15,9 +15,11 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from swarm.engine.batch import Batch
 from swarm.engine.book import RunBook, cancelled_step
@@ -43,7 +45,6 @@ from swarm.engine.values import Values
 from swarm.engine.waitboard import WaitBoard
 from swarm.engine.waits import RETRY
 from swarm.kernel.clock import from_text, now, now_text, to_text
-from swarm.kernel.copies import replace
 from swarm.kernel.errors import SwarmError
 from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import Settings
@@ -63,8 +64,7 @@ HOLD_SECONDS = 2.0
 """A run that only waits is held, not given up, if a timer ends the wait within this time."""
 
 
-@dataclass(frozen=True, slots=True)
-class DriverTools:
+class DriverTools(Struct, frozen=True):
     """What a driver works with, besides its run."""
 
     journal: RunJournal
@@ -78,8 +78,7 @@ class DriverTools:
     settings: Settings
 
 
-@dataclass(frozen=True, slots=True)
-class _Note:
+class _Note(Struct, frozen=True):
     """Something that has happened outside the driver."""
 
     kind: str

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from swarm.engine.budget import Ledger
 from swarm.engine.calling import Caller
 from swarm.engine.compiled import CompiledStep
@@ -20,7 +22,6 @@ from swarm.engine.pins import Pins
 from swarm.engine.places import Places
 from swarm.engine.values import Values
 from swarm.kernel.clock import from_text, now, now_text
-from swarm.kernel.copies import replace
 from swarm.kernel.errors import NotFoundError
 from swarm.kernel.home import Home
 from swarm.kernel.json import JsonObject

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from swarm.kernel.clock import now_text
 from swarm.kernel.json import JsonObject
@@ -44,8 +45,7 @@ notify         ``{level, message}``
 """
 
 
-@dataclass(frozen=True, slots=True)
-class RunEvent:
+class RunEvent(Struct, frozen=True):
     """One thing that happened; ``sequence`` counts from 1 within one run and one owner."""
 
     run_id: str
@@ -57,7 +57,7 @@ class RunEvent:
 
     def as_json(self) -> JsonObject:
         """The event as ``--events`` and the API's stream write it."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in self.__struct_fields__}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> RunEvent:

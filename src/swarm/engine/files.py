@@ -14,8 +14,9 @@ import mimetypes
 import os
 import stat
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from msgspec import Struct
 
 from swarm.definitions.fields import FieldDefinition
 from swarm.definitions.files import ARTIFACT_KEY, FileValue
@@ -31,8 +32,7 @@ OUTPUT_KEY = "$file"
 _PATH_TYPES = frozenset({"file", "directory"})
 
 
-@dataclass(frozen=True, slots=True)
-class FileAccess:
+class FileAccess(Struct, frozen=True):
     """What file values can refer to in one run."""
 
     artifacts: ArtifactStore

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from swarm.engine.api import ForkRequest
 from swarm.engine.compiled import CompiledWorkflow
 from swarm.engine.creation import RunCreator, again
@@ -11,7 +13,6 @@ from swarm.engine.lookup import find_run
 from swarm.engine.pins import PinnedReferences, Pins
 from swarm.engine.values import Values
 from swarm.kernel.clock import now_text
-from swarm.kernel.copies import replace
 from swarm.kernel.errors import ConflictError, InputError, NotFoundError
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import JsonObject

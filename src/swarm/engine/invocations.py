@@ -6,7 +6,9 @@ Used by the steps of a run and by calls outside any run alike, so both obey the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from swarm.definitions.agent import AgentDefinition
 from swarm.definitions.files import ARTIFACT_KEY
@@ -15,7 +17,6 @@ from swarm.engine.files import FileAccess, collect_outputs, handler_inputs
 from swarm.engine.places import Places
 from swarm.engine.secrets import InvocationSecrets, SecretLeaf, SecretReader, with_secrets
 from swarm.kernel.clock import now_text
-from swarm.kernel.copies import replace
 from swarm.kernel.errors import (
     InputError,
     InvalidError,
@@ -49,8 +50,7 @@ _MOST_USD = 10**9
 _STRENGTH = {level: index for index, level in enumerate(Isolation)}
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedAgent:
+class PinnedAgent(Struct, frozen=True):
     """A registered agent, read once and used for many invocations."""
 
     record: AgentRecord
@@ -64,8 +64,7 @@ class PinnedAgent:
         return f"{self.record.name}@{self.record.version}"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """All that one invocation needs besides the agent."""
 
     inputs: JsonObject
@@ -82,8 +81,7 @@ class Call:
     """Calls of a higher priority get a sandbox first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(Struct, frozen=True):
     """How an invocation ended, and what to record of it."""
 
     result: InvocationResult

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from swarm.engine.batch import Batch
 from swarm.engine.book import RunBook, failed_step, skipped_step
 from swarm.engine.calling import Caller, calling_step
@@ -15,7 +17,6 @@ from swarm.engine.waitboard import WaitBoard
 from swarm.engine.waits import waiting_step
 from swarm.expressions.template import evaluate_condition
 from swarm.kernel.clock import now, now_text
-from swarm.kernel.copies import replace
 from swarm.kernel.errors import InputError, SwarmError
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import JsonObject, JsonValue

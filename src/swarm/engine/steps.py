@@ -10,9 +10,11 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from swarm.definitions.workflow import RetryDefinition
 from swarm.engine.budget import Ledger
@@ -33,7 +35,6 @@ from swarm.engine.invocations import (
 )
 from swarm.engine.values import Values
 from swarm.kernel.clock import from_text, now, now_text, to_text
-from swarm.kernel.copies import replace
 from swarm.kernel.errors import SwarmError
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import JsonObject, JsonValue, dump_bytes
@@ -66,8 +67,7 @@ host makes no more, as an agent may be what kills it."""
 NO_USAGE = Usage()
 
 
-@dataclass(frozen=True, slots=True)
-class StepEnd:
+class StepEnd(Struct, frozen=True):
     """How a step ended: its last row, and its last invocation if one was made."""
 
     step: StepRecord
@@ -103,8 +103,7 @@ class StepListener(GuestListener):
         self._publish("step.stream", self._step_id, {"value": value})
 
 
-@dataclass(frozen=True, slots=True)
-class StepTools:
+class StepTools(Struct, frozen=True):
     """What the steps of one run share."""
 
     run: RunRecord

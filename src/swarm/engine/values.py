@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from swarm.definitions.files import ARTIFACT_KEY
 from swarm.engine.files import file_references
@@ -14,8 +15,7 @@ MEDIA_TYPE: Final = "application/vnd.swarm.value+json"
 """Marks a reference as one that Swarm has put in the place of a value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(Struct, frozen=True):
     """Puts large values away and gets them back."""
 
     artifacts: ArtifactStore

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from msgspec.structs import replace
+
 from swarm.engine.waits import answered_step, due_step, event_step
 from swarm.kernel.clock import from_text, now, now_text
-from swarm.kernel.copies import replace
 from swarm.store.ports import RunJournal
 from swarm.store.records import EventRecord, RunRecord, StepKey, StepRecord, StepState
 

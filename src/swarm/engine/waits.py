@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from msgspec.structs import replace
+
 from swarm.definitions.fields import FieldDefinition
 from swarm.definitions.loading import definition_to_json
 from swarm.definitions.times import parse_duration, parse_moment
 from swarm.definitions.values import check_values
 from swarm.engine.compiled import CompiledWait
 from swarm.kernel.clock import now_text, to_text
-from swarm.kernel.copies import replace
 from swarm.kernel.errors import InputError
 from swarm.kernel.json import JsonObject, JsonValue, dumps
 from swarm.store.records import AnswerRecord, EventRecord, StepRecord, StepState

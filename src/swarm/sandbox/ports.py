@@ -7,10 +7,11 @@ One sandbox serves one invocation: ``prepare`` builds it, ``call`` runs the hand
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Protocol
+
+from msgspec import Struct, field
 
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.kernel.settings import Settings
@@ -36,8 +37,7 @@ class Outcome(StrEnum):
     """The host cancelled it, or something outside killed it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Struct, frozen=True):
     """The code to run: a pinned package copy and, if it has dependencies, its environment."""
 
     runtime: Literal["python", "node", "command"]
@@ -50,16 +50,14 @@ class Program:
     ``node_modules``."""
 
 
-@dataclass(frozen=True, slots=True)
-class InputMount:
+class InputMount(Struct, frozen=True):
     """A host file or directory that appears read-only at ``/inputs/<name>``."""
 
     name: str
     source: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What one invocation may use. Bytes, seconds and counts."""
 
     memory_bytes: int
@@ -96,8 +94,7 @@ class Limits:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxRequest:
+class SandboxRequest(Struct, frozen=True):
     """All that is needed to build a sandbox for one invocation."""
 
     program: Program
@@ -108,8 +105,7 @@ class SandboxRequest:
     inputs: tuple[InputMount, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CallContext:
+class CallContext(Struct, frozen=True):
     """What the handler may know about its invocation (``context`` inside)."""
 
     invocation_id: str
@@ -121,7 +117,7 @@ class CallContext:
     step_id: str | None = None
 
     def as_json(self) -> JsonObject:
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in self.__struct_fields__}
 
 
 class GuestServices(Protocol):
@@ -142,8 +138,7 @@ class GuestServices(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceUsage:
+class ResourceUsage(Struct, frozen=True):
     wall_ms: int = 0
     cpu_ms: int = 0
     peak_memory_bytes: int = 0
@@ -151,8 +146,7 @@ class ResourceUsage:
     log_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class InvocationResult:
+class InvocationResult(Struct, frozen=True):
     outcome: Outcome
     outputs: JsonValue = None
     """What the handler returned, not yet checked against the manifest."""
@@ -266,8 +260,7 @@ class AheadBackend(SandboxBackend, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LayerReport:
+class LayerReport(Struct, frozen=True):
     """What ``swarm doctor`` says of one layer."""
 
     name: str

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any, Final, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
+import msgspec
+from msgspec import Struct
 
 from swarm.definitions.fields import NAME_PATTERN, VERSION_PATTERN
 from swarm.kernel.clock import from_text
@@ -43,8 +43,7 @@ MAX_LINE_BYTES: Final = 64 * MIB
 """A line, its end included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """The first line."""
 
     format: str
@@ -52,8 +51,7 @@ class Header:
     created_at: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnd:
+class RunEnd(Struct, frozen=True):
     """The last line of a run."""
 
     run_id: str
@@ -76,10 +74,6 @@ _TYPES: Mapping[str, type[Any]] = {
     "run_end": RunEnd,
 }
 _NAMES = {kind: name for name, kind in _TYPES.items()}
-_FIELDS = {kind: tuple(item.name for item in fields(kind)) for kind in _NAMES}
-_ADAPTERS: Mapping[str, TypeAdapter[Any]] = {
-    name: TypeAdapter(kind) for name, kind in _TYPES.items()
-}
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _RUN_ID: Final = re.compile(r"run_[0-9a-f]{32}")
 _RUN_IDS = frozenset(
@@ -91,7 +85,7 @@ _IDS = frozenset({"id", "agent_id", "workflow_id", "invocation_id"})
 def write_line(line: Line) -> bytes:
     """One line of JSON, its end included."""
     document: JsonObject = {"record": _NAMES[type(line)]}
-    for name in _FIELDS[type(line)]:
+    for name in line.__struct_fields__:
         value = getattr(line, name)
         if value is not None:
             document[name] = value
@@ -111,15 +105,13 @@ def read_line(text: bytes) -> Line:
     kind = _TYPES.get(name) if isinstance(name, str) else None
     if kind is None or name is None:
         raise InvalidError("it does not say by `record` what it is")
-    if unknown := sorted(document.keys() - set(_FIELDS[kind])):
+    if unknown := sorted(document.keys() - set(kind.__struct_fields__)):
         raise InvalidError(f"{name} has no field {unknown[0]}")
     try:
-        # From JSON once more: it lets names stand for states and lists for tuples, and no more.
-        line: Line = _ADAPTERS[name].validate_json(dump_bytes(document), strict=True)
-    except ValidationError as error:
-        detail = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, (name, *detail["loc"])))
-        raise InvalidError(f"{place}: {detail['msg']}") from None
+        line: Line = msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        detail = str(error).replace("`$", f"`{name}")
+        raise InvalidError(f"{name}: {detail}") from None
     _check(name, line)
     return line
 
@@ -136,7 +128,7 @@ def check_header(line: Line) -> None:
 
 
 def _check(name: str, line: Line) -> None:
-    for field in _FIELDS[type(line)]:
+    for field in line.__struct_fields__:
         value = getattr(line, field)
         if value is None:
             continue

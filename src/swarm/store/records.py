@@ -5,9 +5,10 @@ Fields that hold JSON are plain Python values here; times are UTC text (see ``ke
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
+
+from msgspec import Struct, field
 
 from swarm.kernel.json import JsonObject
 
@@ -55,8 +56,7 @@ class StepState(StrEnum):
         return self not in (StepState.PENDING, StepState.RUNNING, StepState.WAITING)
 
 
-@dataclass(frozen=True, slots=True)
-class AgentRecord:
+class AgentRecord(Struct, frozen=True):
     """A registered agent: one name, version and digest."""
 
     id: str
@@ -88,8 +88,7 @@ class AgentRecord:
     project_id: str = DEFAULT_PROJECT
 
 
-@dataclass(frozen=True, slots=True)
-class GrantRecord:
+class GrantRecord(Struct, frozen=True):
     """One permission given to one package digest."""
 
     id: str
@@ -101,8 +100,7 @@ class GrantRecord:
     project_id: str = DEFAULT_PROJECT
 
 
-@dataclass(frozen=True, slots=True)
-class WorkflowRecord:
+class WorkflowRecord(Struct, frozen=True):
     """A registered workflow: one name, version and digest."""
 
     id: str
@@ -124,8 +122,7 @@ class WorkflowRecord:
     project_id: str = DEFAULT_PROJECT
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
+class RunRecord(Struct, frozen=True):
     """One execution of a workflow."""
 
     id: str
@@ -195,8 +192,7 @@ class RunRecord:
     project_id: str = DEFAULT_PROJECT
 
 
-@dataclass(frozen=True, slots=True)
-class StepRecord:
+class StepRecord(Struct, frozen=True):
     """One step (or one item of it) in one run; its attempts are invocations."""
 
     id: str
@@ -247,8 +243,7 @@ class StepRecord:
         return self.step_id, self.item_index
 
 
-@dataclass(frozen=True, slots=True)
-class InvocationRecord:
+class InvocationRecord(Struct, frozen=True):
     """One attempt of a step, or one call of an agent outside any run."""
 
     id: str
@@ -287,8 +282,7 @@ class SecretScope(StrEnum):
     WORKFLOW = "workflow"
 
 
-@dataclass(frozen=True, slots=True)
-class SecretIdentity:
+class SecretIdentity(Struct, frozen=True):
     """Which secret is meant: unique in a home."""
 
     name: str
@@ -322,8 +316,7 @@ class SecretIdentity:
         return self.name if self.workflow is None else f"{self.name} of workflow {self.workflow}"
 
 
-@dataclass(frozen=True, slots=True)
-class SecretRecord:
+class SecretRecord(Struct, frozen=True):
     """A secret as it is stored: sealed. Unique by scope, its owner, workflow and name."""
 
     id: str
@@ -349,8 +342,7 @@ class SecretRecord:
         return SecretIdentity(self.name, self.workflow_name, self.project_id, self.organization_id)
 
 
-@dataclass(frozen=True, slots=True)
-class RunAttribute:
+class RunAttribute(Struct, frozen=True):
     """Something to find a run by."""
 
     kind: Literal["label", "input"]
@@ -358,8 +350,7 @@ class RunAttribute:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerRecord:
+class AnswerRecord(Struct, frozen=True):
     """What a person decided on a waiting step."""
 
     run_id: str
@@ -371,8 +362,7 @@ class AnswerRecord:
     project_id: str = DEFAULT_PROJECT
 
 
-@dataclass(frozen=True, slots=True)
-class EventRecord:
+class EventRecord(Struct, frozen=True):
     """An event in the inbox; every run that waits for it may have it."""
 
     id: str
@@ -384,8 +374,7 @@ class EventRecord:
     project_id: str = DEFAULT_PROJECT
 
 
-@dataclass(frozen=True, slots=True)
-class CachedResult:
+class CachedResult(Struct, frozen=True):
     """The outputs of a step that may be used again until ``expires_at``."""
 
     key: str
@@ -401,8 +390,7 @@ ArchiveEntry: TypeAlias = RunRecord | StepRecord | InvocationRecord | AnswerReco
 """What a run consists of: the run first, then all that belongs to it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Use to be added to what was used before."""
 
     vm_time_ms: int = 0
@@ -417,8 +405,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RunFilter:
+class RunFilter(Struct, frozen=True):
     """Which runs to list; None means any."""
 
     workflow: str | None = None
@@ -443,8 +430,7 @@ class RunFilter:
     project_id: str = DEFAULT_PROJECT
 
 
-@dataclass(frozen=True, slots=True)
-class RunChanges:
+class RunChanges(Struct, frozen=True):
     """What one journal commit changes; all of it happens, or none."""
 
     steps: tuple[StepRecord, ...] = ()
@@ -461,8 +447,7 @@ class RunChanges:
     """Runs to create, those that exist by id left alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
+class NewRun(Struct, frozen=True):
     """A run to be recorded, with its steps and what it can be found by."""
 
     run: RunRecord

@@ -14,8 +14,11 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from swarm.kernel.clock import now_text
 from swarm.kernel.errors import ConflictError, InvalidError, NotFoundError
@@ -60,8 +63,7 @@ class ExportSource(AgentRegistry, WorkflowRegistry, RunJournal, RunArchive, Prot
     """What an export reads from."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
+class Exported(Struct, frozen=True):
     """What was written."""
 
     runs: int = 0
@@ -69,8 +71,7 @@ class Exported:
     """Runs that changed while they were being written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(Struct, frozen=True):
     """What was recorded."""
 
     runs: int = 0

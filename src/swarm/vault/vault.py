@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from swarm.kernel.errors import DatabaseError, InputError, MasterKeyError, NotFoundError
 from swarm.kernel.ids import new_id
@@ -21,8 +24,7 @@ from swarm.vault.key_ring import KeyRing, KeySource
 from swarm.vault.masking import HELD
 
 
-@dataclass(frozen=True, slots=True)
-class NewSecret:
+class NewSecret(Struct, frozen=True):
     """A value to be stored."""
 
     identity: SecretIdentity

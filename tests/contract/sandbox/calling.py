@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec.structs import replace
 
 from swarm.kernel.errors import RefusedError
 from swarm.kernel.json import JsonObject, JsonValue

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from swarm.kernel.errors import ConflictError, InvalidError, NotFoundError, OwnershipLost
 from swarm.kernel.ids import new_id

@@ -10,11 +10,11 @@ import sqlite3
 import sys
 from collections import defaultdict
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from swarm.kernel.errors import OwnershipLost
 from swarm.store.ports import Store

@@ -8,9 +8,11 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from swarm.kernel.clock import now_text
 from swarm.kernel.ids import new_id

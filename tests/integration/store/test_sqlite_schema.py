@@ -6,11 +6,11 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from swarm.kernel.clock import from_text
 from swarm.store.records import NewRun, RunAttribute, RunChanges, RunFilter, RunState, StepState

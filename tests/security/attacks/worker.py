@@ -12,10 +12,10 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
 from weak_zygote.weakening import SHARED, VARIABLE
 
 from swarm.definitions.fields import FieldDefinition

@@ -14,11 +14,12 @@ import random
 import sqlite3
 import sys
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from swarm.kernel.json import JsonObject
 from swarm.vault.masking import MASK

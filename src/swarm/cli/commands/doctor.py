@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import click
+from msgspec import structs
 
 from swarm import __version__
 from swarm.cli.context import asynchronous, read_settings, reading
@@ -67,7 +68,7 @@ async def doctor(options: Globals) -> int:
                 "can_sandbox": not blocked,
                 "home_usable": usable,
                 "machine": [asdict(finding) for finding in machine],
-                "layers": [asdict(layer) for layer in layers],
+                "layers": [structs.asdict(layer) for layer in layers],
                 "home": [asdict(finding) for finding in home],
             }
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import click
+from msgspec.structs import replace
 
 from swarm.bootstrap.vaults import open_vault
 from swarm.cli.context import asynchronous, read_settings, reading

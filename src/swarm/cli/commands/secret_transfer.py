@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import click
+from msgspec.structs import replace
 
 from swarm.bootstrap.vaults import open_vault
 from swarm.cli.context import asynchronous, read_settings

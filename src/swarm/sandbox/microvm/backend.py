@@ -6,9 +6,11 @@ import asyncio
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec.structs import replace
 
 from swarm.kernel.errors import SandboxUnavailable
 from swarm.kernel.home import Home

@@ -12,9 +12,10 @@ import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+from msgspec.structs import replace
 
 from swarm.kernel.errors import SandboxUnavailable
 from swarm.kernel.json import JsonObject, JsonValue, dump_bytes

@@ -12,9 +12,10 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from swarm.kernel.errors import InvalidError, SandboxUnavailable, UnavailableError
 from swarm.kernel.home import Home
@@ -80,8 +81,7 @@ _FILES: Final = ("kernel", "vmlinux", "initramfs", "root.squashfs")
 _MANIFEST: Final = "manifest.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """A built image."""
 
     folder: Path

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
 
 from swarm.sandbox.microvm.image import Image
 from swarm.sandbox.microvm.processes import MachineProcess
@@ -14,8 +15,7 @@ from swarm.sandbox.microvm.stream import GuestStream
 from swarm.sandbox.microvm.workplace import Workplace
 
 
-@dataclass(frozen=True, slots=True)
-class MachinePlan:
+class MachinePlan(Struct, frozen=True):
     """What a machine is made of. A snapshot is restored with disks of the same sizes."""
 
     image: Image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from swarm.store.records import RunChanges
 from swarm.store.sql import cached, creation
@@ -15,8 +15,7 @@ _ADD_USAGE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Consequences:
+class Consequences(Struct, frozen=True):
     """Rows and values, made on the caller's side."""
 
     cached: list[Row]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 from swarm.kernel.clock import now_text
 from swarm.store.attributes import checked_attributes
@@ -22,8 +23,7 @@ SAME_KEY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedRun:
+class EncodedRun(Struct, frozen=True):
     """A new run as rows; made on the caller's side, so that the writer only executes."""
 
     record: RunRecord

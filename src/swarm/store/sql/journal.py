@@ -6,7 +6,9 @@ Each function is one operation within the writer's transaction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from swarm.kernel.errors import InvalidError, OwnershipLost, RefusedError
 from swarm.kernel.json import JsonObject
@@ -64,8 +66,7 @@ _REOPENED: JsonObject = {
 """What an ended run loses when it is taken up again."""
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedChanges:
+class EncodedChanges(Struct, frozen=True):
     """Run changes as rows; made on the caller's side, so that the writer only executes."""
 
     steps: list[list[Value]]
@@ -113,8 +114,7 @@ def claim(
     return get_run(connection, run_id) if claimed.rowcount else None
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(Struct, frozen=True):
     """A journal commit waiting for its turn."""
 
     run_id: str

@@ -8,9 +8,11 @@ each run in it is looked up; :func:`narrowest` says which.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias
+
+from msgspec.structs import replace
 
 from swarm.kernel.clock import from_text
 from swarm.kernel.errors import InvalidError

@@ -6,11 +6,13 @@ A record's fields and its table's columns bear the same names, so the SQL is mad
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
-from operator import attrgetter
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import astuple
 
 from swarm.kernel.errors import DatabaseError, InvalidError
 from swarm.kernel.json import JsonValue, dumps, loads
@@ -28,7 +30,7 @@ from swarm.store.records import (
 )
 from swarm.store.sql.connection import Connection, Row, Value
 
-R = TypeVar("R")
+R = TypeVar("R", bound=Struct)
 _CHUNKS = (32, 8, 4, 2, 1)
 """Rows in one statement: few sizes, so that each stays prepared."""
 
@@ -75,21 +77,19 @@ BYTES = Column(bytes, bytes)
 
 
 class Rows(Generic[R]):
-    """The rows of one table as records of one dataclass."""
+    """The rows of one table as records of one class."""
 
     def __init__(self, table: str, record: type[R], special: Mapping[str, Column]) -> None:
         self.table = table
-        self.columns = tuple(item.name for item in fields(record))  # type: ignore[arg-type]
+        self.columns = record.__struct_fields__
         self.column_list = ", ".join(self.columns)
         self._record = record
-        self._setters = tuple(getattr(record, name).__set__ for name in self.columns)
-        self._values = attrgetter(*self.columns)
         self._special = dict(special)
         self._positions = tuple((self.columns.index(name), special[name]) for name in special)
 
     def encode(self, record: R) -> list[Value]:
         """The record's values in the order of ``columns``."""
-        values = list(self._values(record))
+        values = list(astuple(record))
         for position, column in self._positions:
             values[position] = column.encode(values[position])
         return values
@@ -115,11 +115,7 @@ class Rows(Generic[R]):
                 where=f"{row[0]}, column {self.columns[position]}",
                 remedy="undo what was changed in it by hand, or put back a backup",
             ) from None
-        # As ``kernel.copies`` does: a frozen record's constructor takes several times as long.
-        record = object.__new__(self._record)
-        for setter, value in zip(self._setters, values, strict=True):
-            setter(record, value)
-        return record
+        return self._record(*values)
 
     def insert(self, extra: Iterable[str] = (), rows: int = 1) -> str:
         """``INSERT`` of whole rows; ``extra`` columns come after the record's own."""

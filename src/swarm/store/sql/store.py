@@ -6,9 +6,10 @@ What differs between databases is behind three ports: who writes, who reads, who
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from swarm.kernel.clock import now_text
 from swarm.store.records import (
