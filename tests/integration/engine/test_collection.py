@@ -31,7 +31,7 @@ def age(*roots: Path) -> None:
 
 async def forget_agent(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take ``actor`` out of the registry, years ago."""
-    monkeypatch.setattr("swarm.store.sqlite.store.now_text", lambda: "2001-01-01T00:00:00.000000Z")
+    monkeypatch.setattr("swarm.store.sql.store.now_text", lambda: "2001-01-01T00:00:00.000000Z")
     await swarm.agents.unregister("actor")
     monkeypatch.undo()
 
