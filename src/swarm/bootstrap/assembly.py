@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from swarm.bootstrap.backends import Backends
 from swarm.bootstrap.secrets import StoredSecrets
 from swarm.dispatch.local_hosts import LocalHosts
+from swarm.dispatch.local_peers import LocalPeers
+from swarm.dispatch.ports import Peers
 from swarm.engine.invocations import Invoker
 from swarm.engine.invoker import DirectInvoker
 from swarm.engine.pins import Pins
@@ -35,7 +37,7 @@ class Swarm:
     workflows: WorkflowCatalog
     runs: RunService
     invoker: DirectInvoker
-    hosts: LocalHosts
+    peers: Peers
 
 
 @asynccontextmanager
@@ -65,7 +67,7 @@ async def open_swarm(
         artifacts = LocalArtifacts(home.artifacts)
         agents = AgentCatalog(store, home, settings)
         workflows = WorkflowCatalog(store, agents, settings)
-        hosts = LocalHosts(home.hosts)
+        peers = LocalPeers(LocalHosts(home.hosts), role)
         pins = Pins(store, agents, workflows, settings.expression_fuel)
         invoker = Invoker(backends, settings, StoredSecrets(store, home, settings))
         runs = RunService(
@@ -73,10 +75,9 @@ async def open_swarm(
             artifacts=artifacts,
             pins=pins,
             invoker=invoker,
-            hosts=hosts,
+            peers=peers,
             home=home,
             settings=settings,
-            role=role,
             worker_command=worker_command(settings),
             on_join=backends.hold,
         )
@@ -89,7 +90,7 @@ async def open_swarm(
             cache=home.cache,
             settings=settings,
         )
-        yield Swarm(settings, home, store, artifacts, agents, workflows, runs, direct, hosts)
+        yield Swarm(settings, home, store, artifacts, agents, workflows, runs, direct, peers)
 
 
 def worker_command(settings: Settings) -> tuple[str, ...]:

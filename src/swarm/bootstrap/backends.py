@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from swarm.dispatch.local_hosts import HostLease
+from swarm.dispatch.ports import Membership
 from swarm.kernel.settings import Settings
 from swarm.sandbox.linux.backend import NamespaceBackend
 from swarm.sandbox.microvm.backend import MicrovmBackend
@@ -24,10 +24,10 @@ class Backends:
         self._made = dict(made or {})
         self._lock_descriptors: tuple[int, ...] = ()
 
-    def hold(self, lease: HostLease) -> None:
+    def hold(self, membership: Membership) -> None:
         """Let the sandboxes made from now on keep the host's lock: only when they are gone too
         may another host take its runs over."""
-        self._lock_descriptors = (lease.lock_descriptor,)
+        self._lock_descriptors = membership.lock_descriptors
 
     def __call__(self, level: Isolation) -> SandboxBackend:
         if level not in self._made:

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from swarm.dispatch.local_hosts import LocalHosts
+from swarm.dispatch.local_peers import LocalPeers
+from swarm.dispatch.ports import Peers
 from swarm.engine.lookup import find_run
 from swarm.kernel.home import Home
 from swarm.kernel.settings import Settings
@@ -29,7 +31,7 @@ class Records:
     home: Home
     store: Store
     artifacts: ArtifactStore
-    hosts: LocalHosts
+    peers: Peers
 
     async def agent(self, reference: str) -> AgentRecord:
         """The agent called ``name`` or ``name@version``; raises NotFoundError."""
@@ -52,7 +54,7 @@ class Records:
         return [
             run
             for run in await self.store.unfinished_runs()
-            if run.owner is None or not self.hosts.is_alive(run.owner)
+            if run.owner is None or not await self.peers.is_alive(run.owner)
         ]
 
 
@@ -67,6 +69,7 @@ async def open_records(settings: Settings) -> AsyncIterator[Records]:
     home.create()
     store = await open_store(home.database, settings)
     try:
-        yield Records(settings, home, store, LocalArtifacts(home.artifacts), LocalHosts(home.hosts))
+        peers = LocalPeers(LocalHosts(home.hosts), "records")
+        yield Records(settings, home, store, LocalArtifacts(home.artifacts), peers)
     finally:
         await store.close()

@@ -126,7 +126,7 @@ class RunHandle:
         """Whether another process takes the run up, as the living hosts of the home see to."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + TAKEOVER_SECONDS
-        while loop.time() < deadline and self._session.swarm.hosts.list():
+        while loop.time() < deadline and await self._session.swarm.peers.living():
             latest = await self._session.swarm.runs.get(run.id)
             if latest.status.is_final or latest.owner != run.owner:
                 return True

@@ -15,9 +15,9 @@ import fcntl
 import os
 import re
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from swarm.dispatch.ports import HostInfo
 from swarm.kernel.errors import InvalidError, UnavailableError
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import dump_bytes, loads
@@ -26,16 +26,6 @@ LOCK_SUFFIX = ".lock"
 NEW_SUFFIX = ".new"
 SOCKET_SUFFIX = ".sock"
 _HOST_ID = re.compile(r"host_[0-9a-f]{32}")
-
-
-@dataclass(frozen=True, slots=True)
-class HostInfo:
-    """A host that is alive."""
-
-    id: str
-    role: str
-    pid: int
-    """Its process id, for people to read; nothing is decided by it."""
 
 
 def is_host_id(text: str) -> bool:

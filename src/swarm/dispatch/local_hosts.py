@@ -18,12 +18,12 @@ from pathlib import Path
 from swarm.dispatch.connection import HostConnection, HostStream
 from swarm.dispatch.leases import (
     SOCKET_SUFFIX,
-    HostInfo,
     LeaseFolder,
     is_host_id,
     wait_until_free,
 )
 from swarm.dispatch.messages import MAX_MESSAGE_BYTES
+from swarm.dispatch.ports import HostInfo
 from swarm.dispatch.server import Emit, Handler, Server, is_trusted, peer_uid
 from swarm.kernel.errors import RefusedError, SwarmError, UnavailableError
 

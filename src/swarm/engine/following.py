@@ -6,11 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
+from swarm.dispatch.ports import Peers
 from swarm.engine.driving import Driving
 from swarm.engine.events import EventKind, RunEvent
 from swarm.engine.hub import EventHub, Subscription
 from swarm.engine.lookup import find_run
-from swarm.engine.peers import Peers
 from swarm.kernel.json import JsonObject
 from swarm.store.ports import Store
 from swarm.store.records import NO_ITEM, RunRecord, RunState, StepRecord, StepState
@@ -105,8 +105,8 @@ class Followers:
             async for event in self._until_taken_elsewhere(run, subscription):
                 yield event
         elif run.owner is not None and await self._peers.is_alive(run.owner):
-            async for event in self._peers.follow(run.owner, run.id):
-                yield event
+            async for document in self._peers.follow(run.owner, run.id):
+                yield RunEvent.from_json(document)
         elif run.status is RunState.WAITING and run.owner is None:
             yield RunEvent(run.id, "run.waiting", None, {"wake_at": run.wake_at})
             await self._join()

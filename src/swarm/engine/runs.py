@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 
-from swarm.dispatch.local_hosts import HostLease, LocalHosts
+from swarm.dispatch.ports import Duties, Membership, Peers, Placement
 from swarm.engine.api import ForkRequest, RunRequest, Runs
+from swarm.engine.background import WorkerStarter
 from swarm.engine.creation import RunCreator, reopened_steps
 from swarm.engine.driving import Driving, Neighbours
 from swarm.engine.events import RunEvent
@@ -22,7 +23,6 @@ from swarm.engine.inbox import Inbox
 from swarm.engine.invocations import Invoker
 from swarm.engine.logs import read_log
 from swarm.engine.lookup import find_run
-from swarm.engine.peers import PeerRequests, Peers, WorkerStarter
 from swarm.engine.pins import Pins
 from swarm.engine.values import Values
 from swarm.kernel.clock import now_text
@@ -51,12 +51,11 @@ class RunService(Runs):
         artifacts: ArtifactStore,
         pins: Pins,
         invoker: Invoker,
-        hosts: LocalHosts,
+        peers: Peers,
         home: Home,
         settings: Settings,
-        role: str,
         worker_command: Sequence[str],
-        on_join: Callable[[HostLease], None] = lambda lease: None,
+        on_join: Callable[[Membership], None] = lambda membership: None,
     ) -> None:
         """
         Args:
@@ -64,10 +63,9 @@ class RunService(Runs):
             artifacts: where files of runs are kept.
             pins: reads what runs are pinned to.
             invoker: runs invocations in this process's sandboxes.
-            hosts: the processes of this home.
+            peers: the other processes that drive runs.
             home: the home's folders.
             settings: limits.
-            role: what this process is (``run``, ``worker``, ...); peers see it.
             worker_command: starts a worker that exits when idle, and prints a line when ready.
             on_join: called once this process has become a host, before its first sandbox.
         """
@@ -83,7 +81,7 @@ class RunService(Runs):
         self._hub = EventHub()
         self._changed = asyncio.Event()
         self._taken_over: set[str] = set()
-        self._peers = Peers(hosts, role, self._requests(), self._host_died)
+        self._peers = peers
         self._workers = WorkerStarter(worker_command, home)
         self._driving = Driving(
             store=store,
@@ -100,14 +98,15 @@ class RunService(Runs):
         )
         self._followers = Followers(store, self._hub, self._driving, self._peers, self._join)
 
-    def _requests(self) -> PeerRequests:
-        """What this process does when a peer asks."""
-        return PeerRequests(
+    def _duties(self) -> Duties:
+        """What this process does when a peer asks, or is gone."""
+        return Duties(
             drive=self.adopt,
-            cancel=self._cancel_here,
-            follow=self.follow,
+            cancel=self._driving.cancel_here,
+            follow=self._events_for_peer,
             wake=self._wake_here,
-            freed=self._freed_here,
+            freed=self._driving.freed,
+            on_death=self._host_died,
         )
 
     def _neighbours(self) -> Neighbours:
@@ -145,15 +144,18 @@ class RunService(Runs):
         return await self._creator.create(request)
 
     async def start(self, run_id: str) -> bool:
-        if await self._peers.hand_over(run_id):
+        if await self._hand_over(run_id):
             return False
         return await self.adopt(run_id)
 
+    async def _hand_over(self, run_id: str) -> bool:
+        return await self._peers.hand_over(placement(await self.get(run_id)))
+
     async def start_detached(self, run_id: str) -> None:
-        if await self._peers.hand_over(run_id):
+        if await self._hand_over(run_id):
             return
         await self._workers.start()  # it takes up every orphan, so this run too
-        if await self._peers.hand_over(run_id):
+        if await self._hand_over(run_id):
             return
         run = await self.get(run_id)
         if not run.status.is_final and not await self._is_owned(run):
@@ -173,8 +175,8 @@ class RunService(Runs):
     async def _is_owned(self, run: RunRecord) -> bool:
         return run.owner is not None and await self._peers.is_alive(run.owner)
 
-    async def _join(self) -> HostLease:
-        return await self._peers.join(self._on_join)
+    async def _join(self) -> Membership:
+        return await self._peers.join(self._duties(), self._on_join)
 
     async def _join_as(self) -> str:
         return (await self._join()).id
@@ -183,6 +185,10 @@ class RunService(Runs):
 
     def follow(self, run_id: str) -> AsyncIterator[RunEvent]:
         return self._followers.follow(run_id)
+
+    async def _events_for_peer(self, run_id: str) -> AsyncIterator[JsonObject]:
+        async for event in self.follow(run_id):
+            yield event.as_json()
 
     async def wait(self, run_id: str) -> RunRecord:
         ended = await self._driving.ended(run_id)
@@ -239,7 +245,7 @@ class RunService(Runs):
                     remedy="follow it with `swarm runs logs --follow`",
                 )
             return run
-        lease = await self._join()
+        host_id = await self._join_as()
         compiled = await self._pins.workflow(run.workflow_id)
         steps = reopened_steps(await self._store.list_steps(run.id), compiled)
         pins: dict[str, JsonValue] = {}
@@ -247,7 +253,7 @@ class RunService(Runs):
             pinned = await self._pins.references(compiled)
             pins = {"agents": dict(pinned.agents), "workflows": dict(pinned.workflows)}
         changes = RunChanges(steps=steps, run=pins)
-        reopened = await self._store.reopen_run(run.id, lease.id, changes)
+        reopened = await self._store.reopen_run(run.id, host_id, changes)
         if reopened is None:
             raise ConflictError(f"run {run.id} has just been taken up by another process")
         self._driving.take(reopened)
@@ -273,9 +279,6 @@ class RunService(Runs):
                 await self.adopt(run.id)  # its clean-up needs a driver
             run = await self.get(run.id)
         return run
-
-    def _cancel_here(self, run_id: str) -> None:
-        self._driving.cancel_here(run_id)
 
     # -- waiting runs ----------------------------------------------------------------------------
 
@@ -328,15 +331,12 @@ class RunService(Runs):
         is_wanted = self._peers.is_long_lived or self._followers.follows(run_id)
         return is_wanted and await self.adopt(run_id)
 
-    async def _freed_here(self, concurrency_key: str, project_id: str) -> None:
-        await self._driving.freed(concurrency_key, project_id)
-
     async def _host_died(self) -> None:
         """Another host is gone: see that its runs go on."""
         if self._peers.is_long_lived:
             await self.resume()
             await self._driving.set_alarm()
-        elif self._peers.is_first:
+        elif await self._peers.is_first():
             # Starting a worker for them would take longer than their users should wait.
             self._taken_over |= {run.id for run in await self.resume()}
         self._changed.set()
@@ -377,3 +377,8 @@ class RunService(Runs):
     def driving(self) -> frozenset[str]:
         """Ids of the runs that this process drives."""
         return self._driving.ids
+
+
+def placement(run: RunRecord) -> Placement:
+    """The run, for a process that is to take it up."""
+    return Placement(run.id, run.priority)

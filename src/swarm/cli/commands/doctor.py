@@ -165,7 +165,7 @@ async def _home(options: Globals, settings: Settings) -> list[Finding]:
             agents = await records.store.list_agents()
             workflows = await records.store.list_workflows()
             orphans = await records.orphans()
-            hosts = records.hosts.list()
+            hosts = await records.peers.living()
     except SwarmError as error:
         where = f"{error.where}: " if error.where else ""
         return [Finding("database", "missing", f"{where}{error.message}", error.remedy)]
