@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import resource
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from swarm.kernel.json import dump_bytes, loads
 LOCK_SUFFIX = ".lock"
 NEW_SUFFIX = ".new"
 SOCKET_SUFFIX = ".sock"
+_TOP_DESCRIPTOR = 4096
+"""The kernel's table of descriptors is as long as the highest: 8 bytes each."""
+_ROOM_AT_THE_TOP = 16
 _HOST_ID = re.compile(r"host_[0-9a-f]{32}")
 
 
@@ -69,7 +73,7 @@ class LeaseFolder:
             path = self.file(host_id, NEW_SUFFIX)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             if _try_lock(descriptor, fcntl.LOCK_EX) and path.exists():
-                return host_id, descriptor
+                return host_id, _moved_up(descriptor)
             # A sweep came upon the file before it was locked; it is removing it.
             os.close(descriptor)
 
@@ -137,6 +141,23 @@ class LeaseFolder:
             case {"role": str(role), "pid": int(pid)}:
                 return HostInfo(host_id, role, pid)
         return None
+
+
+def _moved_up(descriptor: int) -> int:
+    """The same open file under a high number.
+
+    The kernel closes the descriptors of a dying process in the order of their numbers: what its
+    sandboxes see it die by (a socket, a life line) goes before the lock, so that they are being
+    killed when the lock is found free, even if the kernel takes its time in between.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _TOP_DESCRIPTOR if soft == resource.RLIM_INFINITY else min(soft, _TOP_DESCRIPTOR)
+    try:
+        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, limit - _ROOM_AT_THE_TOP)
+    except OSError:
+        return descriptor  # so many are open already: it is high enough
+    os.close(descriptor)
+    return moved
 
 
 def wait_until_free(descriptor: int) -> None:

@@ -178,6 +178,9 @@ async def test_only_the_owner_can_reach_the_files(hosts: LocalHosts, folder: Pat
     assert modes == {".lock": 0o600, ".sock": 0o600}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert not os.get_inheritable(lease.lock_descriptor)
+    # A dying process loses its descriptors by number: the lock is the last.
+    others = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
+    assert lease.lock_descriptor == max(others)
     await lease.leave()
 
 
