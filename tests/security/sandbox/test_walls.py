@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from swarm.kernel.json import JsonObject
+from swarm.sandbox.linux import plan
 from swarm.sandbox.linux.backend import NamespaceBackend
 from tests.contract.sandbox.calling import CONTEXT, Caller
 
 CALLS = """
-    import ctypes, errno, os
+    import contextlib, ctypes, errno, os
     libc = ctypes.CDLL(None, use_errno=True)
     def syscall(number, *arguments):
         wrapped = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
@@ -302,6 +303,35 @@ async def test_sandboxes_at_once_are_different_users_apart(call: Caller) -> None
     host = {name: os.readlink(f"/proc/self/ns/{name}") for name in one["namespaces"]}  # noqa: PTH115
     for name, link in one["namespaces"].items():
         assert len({link, other["namespaces"][name], host[name]}) == 3, name
+
+
+async def test_files_of_the_kernel_are_covered(call: Caller) -> None:
+    masked = {name for name in plan.masked_files() if not name.endswith("/")}
+    outputs = await look(
+        call,
+        """
+    def handler(i):
+        opened, listed = [], {}
+        for line in open("/proc/self/mountinfo"):
+            path, options = line.split()[4:6]
+            if not path.startswith("/proc/"):
+                continue
+            if os.path.isdir(path):
+                listed[path] = os.listdir(path)
+                continue
+            with contextlib.suppress(OSError):
+                os.close(os.open(path, os.O_RDONLY))
+                opened.append(path)
+            if not {"ro", "nosuid", "nodev", "noexec"} <= set(options.split(",")):
+                opened.append(f"{path}: {options}")
+            listed[path] = []
+        return {"opened": opened, "listed": listed}
+    """,
+    )
+    assert outputs["opened"] == []
+    assert not any(outputs["listed"].values())
+    assert {f"/proc/{name.rstrip('/')}" for name in plan.masked_files()} == set(outputs["listed"])
+    assert masked
 
 
 async def test_nothing_of_the_host_is_in_the_environment(

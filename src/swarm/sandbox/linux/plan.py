@@ -123,8 +123,9 @@ class HostFacts:
 
 
 def masked_files() -> tuple[str, ...]:
-    """Files of ``/proc`` that this kernel has and a sandbox must not show."""
-    return tuple(name for name in _MASKED if os.path.lexists(f"/proc/{name}"))
+    """Files of ``/proc`` that this kernel has and a sandbox must not show; folders end in ``/``."""
+    found = [name for name in _MASKED if os.path.lexists(f"/proc/{name}")]
+    return tuple(f"{name}/" if Path("/proc", name).is_dir() else name for name in found)
 
 
 def ordinary_user(facts: HostFacts) -> str | None:

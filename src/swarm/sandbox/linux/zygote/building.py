@@ -90,12 +90,11 @@ def build_root(plan: dict[str, Any], staging: str, uid: int, maps: dict[str, int
 
 
 def _mask(path: str) -> None:
-    """Cover a file of ``/proc`` with the null device, a folder with an empty one."""
-    source = "inputs" if os.path.isdir(path) else "dev/null"
-    descriptor = syscalls.clone_tree(source, recursive=False)
-    syscalls.set_mount_attributes(descriptor, _INERT, recursive=False)
-    syscalls.attach(descriptor, path)
-    os.close(descriptor)
+    """Cover a file of ``/proc`` with the null device, opened by nobody; a folder with an empty one.
+
+    A bind takes over the attributes of the template's mounts, which allow nothing.
+    """
+    syscalls.bind("inputs" if path.endswith("/") else template.MASK, path)
 
 
 def _mount_volatile(target: str, limits: dict[str, int], mode: str, uid: int) -> None:

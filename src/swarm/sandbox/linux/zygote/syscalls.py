@@ -26,6 +26,7 @@ MS_NOSUID: Final = 0x2
 MS_NODEV: Final = 0x4
 MS_NOEXEC: Final = 0x8
 MS_NOATIME: Final = 0x400
+MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 0x40000
 MS_SLAVE: Final = 0x80000
@@ -171,6 +172,11 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
         flags,
         options.encode(),
     )
+
+
+def bind(source: str, target: str) -> None:
+    """Show ``source`` at ``target`` too, with the attributes of the mount that it is on."""
+    mount(source, target, None, MS_BIND)
 
 
 def unmount_lazily(target: str) -> None:

@@ -21,6 +21,9 @@ _INERT = (
     | syscalls.MOUNT_ATTR_NOEXEC
 )
 
+MASK = "outputs/mask"
+"""What covers a file: a null device that cannot be opened. Each sandbox covers its folder."""
+
 
 def leave_mounts() -> None:
     """Leave the host's mount namespace."""
@@ -73,7 +76,8 @@ def build(configuration: dict[str, Any]) -> None:
         for source, path in configuration["binds"]:
             _bind_shared(staging, source, path)
         for path in configuration["devices"]:
-            _bind_device(staging, path)
+            _bind_device(staging, path, path, _INERT & ~syscalls.MOUNT_ATTR_NODEV)
+        _bind_device(staging, "/dev/null", f"/{MASK}", _INERT)
     with layer("root"):
         _remount_read_only(staging)
 
@@ -95,11 +99,10 @@ def _bind_shared(staging: str, source: str, path: str) -> None:
     os.close(descriptor)
 
 
-def _bind_device(staging: str, path: str) -> None:
+def _bind_device(staging: str, source: str, path: str, attributes: int) -> None:
+    """Read-only keeps its times and attributes; what is written to a device passes all the same."""
     _write_file(staging, path, b"")
-    descriptor = syscalls.clone_tree(path, recursive=False)
-    # Read-only keeps its times and attributes; what is written to a device passes all the same.
-    attributes = _INERT & ~syscalls.MOUNT_ATTR_NODEV
+    descriptor = syscalls.clone_tree(source, recursive=False)
     syscalls.set_mount_attributes(descriptor, attributes, recursive=False)
     syscalls.attach(descriptor, staging + path)
     os.close(descriptor)
