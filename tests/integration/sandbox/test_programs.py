@@ -154,3 +154,18 @@ async def test_a_node_that_lies_where_a_sandbox_has_a_folder_of_its_own(
         result = await call(code, runtime="node")
     assert result.outcome is Outcome.OK, result.error
     assert result.outputs == {"path": "/runtime/node", "child": "42\n"}
+
+
+async def test_what_was_rehearsed_before_the_fork_is_not_seen(call: Caller) -> None:
+    code = """
+        import asyncio, logging, os, sys
+
+        def handler(i):
+            loop = asyncio.get_event_loop()  # As in a fresh interpreter, one is made.
+            known = [name for name in sys.modules if "rehearsed" in name]
+            loop.close()
+            return {"known": known, "path": sys.path[0], "outputs": os.environ["SWARM_OUTPUTS"],
+                    "handlers": len(logging.getLogger().handlers)}
+    """
+    result = await call(code)
+    assert result.outputs == {"known": [], "path": "/package", "outputs": "/outputs", "handlers": 1}

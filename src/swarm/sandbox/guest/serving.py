@@ -66,15 +66,15 @@ class Guest:
         entry: list[str] = json.loads(os.environ["SWARM_ENTRY"])
         is_command = os.environ["SWARM_RUNTIME"] == "command"
         is_late = os.environ["SWARM_LOAD"] == "at_call"
-        handler = None if is_command or is_late else _load(entry[0])
+        handler = None if is_command or is_late else load(entry[0])
         if rehearses and callable(handler) and not wire.is_readable(_REHEARSE_AFTER_SECONDS):
-            _rehearse(inspect.iscoroutinefunction(handler))
+            rehearse(is_async=inspect.iscoroutinefunction(handler))
         try:
             request = wire.receive()
         except EOFError:
             return
         if is_late and not is_command:
-            handler = _load(entry[0])
+            handler = load(entry[0])
         _answer(request, entry, handler, wire)
 
 
@@ -105,7 +105,7 @@ def _answer(
         wire.answer_failure(request["id"], failure_of(error))
 
 
-def _rehearse(is_async: bool) -> None:
+def rehearse(*, is_async: bool) -> None:
     """Go through a call that does nothing, before the one that counts.
 
     A fork shares its parent's memory until it touches it, which costs a copy of each page. Who
@@ -142,7 +142,7 @@ def _open_streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def _load(entry: str) -> Callable[..., Any] | Failure:
+def load(entry: str) -> Callable[..., Any] | Failure:
     """Import the package; what goes wrong is the answer."""
     package = os.environ["SWARM_PACKAGE"]
     sys.path.insert(0, package)

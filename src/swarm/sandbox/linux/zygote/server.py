@@ -50,6 +50,7 @@ class Zygote:
         building.join_cgroups(configuration["cgroup"])
         template.leave_mounts()
         template.build(configuration)
+        guest, rehearse_guest = _load_guest(configuration["guest"])
         filters = {name: base64.b64decode(text) for name, text in configuration["filters"].items()}
         self._template = process.Template(
             staging=configuration["staging"],
@@ -58,9 +59,10 @@ class Zygote:
             landlock=syscalls.landlock_version() if configuration["landlock"] else 0,
             devices=configuration["devices"],
             filters=filters,
-            guest=_load_guest(configuration["guest"]),
+            guest=guest,
         )
         _preload(configuration["preload"])
+        rehearse_guest()
         self._own_pidfd = os.pidfd_open(os.getpid())
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._inits = InitProgram(
@@ -307,11 +309,12 @@ def _preload(names: list[str]) -> None:
         importlib.import_module(name)
 
 
-def _load_guest(folder: str) -> Callable[[], None]:
-    """The guest's ``main``; like the zygote itself, it is imported as a package of its own."""
+def _load_guest(folder: str) -> tuple[Callable[[], None], Callable[[], None]]:
+    """The guest's ``main`` and its rehearsal; like the zygote, it is a package of its own."""
     sys.path.insert(0, folder)
     try:
         main: Callable[[], None] = importlib.import_module("guest.serving").main
-        return main
+        rehearse: Callable[[], None] = importlib.import_module("guest.rehearsal").rehearse
+        return main, rehearse
     finally:
         del sys.path[0]
