@@ -23,6 +23,8 @@ LATE_LOADERS = {
     # Cryptography is loaded when the first stored secret is read; the keyring when it is chosen.
     "src/swarm/bootstrap/secrets.py": frozenset({"load_vault_maker"}),
     "src/swarm/vault/key_sources.py": frozenset({"load_keyring"}),
+    # PostgreSQL's driver is an extra, loaded where the settings name such a database.
+    "src/swarm/bootstrap/database.py": frozenset({"postgres_module"}),
     # Inside a sandbox, an agent's own code is imported for the call.
     "src/swarm/sandbox/guest/handlers.py": frozenset({"load_handler"}),
     # Programs of their own, which import themselves as a package; the zygote also what it shares.
@@ -155,11 +157,17 @@ def test_what_is_imported_is_declared() -> None:
     assert {"click", "yaml", "pydantic"} <= declared
     declared |= {"swarm", "pydantic_core"}  # the latter is pydantic's other half
     declared |= {""}  # relative: the guest and the zygote are packages of their own when they run
+    extra = rules.declared_modules(project["optional-dependencies"]["postgres"])
+    with_extra = ROOT / "src/swarm/store/postgres"
     found = [
         line
         for path in PRODUCT
         if path.is_relative_to(ROOT / "src")
-        for line in rules.foreign_imports(path.read_text(), place(path), declared)
+        for line in rules.foreign_imports(
+            path.read_text(),
+            place(path),
+            declared | extra if path.is_relative_to(with_extra) else declared,
+        )
     ]
     assert found == []
 

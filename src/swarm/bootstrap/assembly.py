@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from swarm.bootstrap.backends import Backends
+from swarm.bootstrap.database import open_database
 from swarm.bootstrap.secrets import StoredSecrets
 from swarm.dispatch.local_hosts import LocalHosts
 from swarm.dispatch.local_peers import LocalPeers
@@ -22,7 +23,6 @@ from swarm.packages.registration import AgentCatalog
 from swarm.packages.workflows import WorkflowCatalog
 from swarm.store.artifacts import LocalArtifacts
 from swarm.store.ports import ArtifactStore, Store
-from swarm.store.sqlite.store import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ async def open_swarm(
     home = Home(settings.home)
     home.create()
     async with AsyncExitStack() as closing:
-        store = await open_store(home.database, settings)
+        store = await open_database(home, settings)
         closing.push_async_callback(store.close)
         backends = backends or Backends(settings)
         closing.push_async_callback(backends.close)

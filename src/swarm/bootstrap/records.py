@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from swarm.bootstrap.database import open_database
 from swarm.dispatch.local_hosts import LocalHosts
 from swarm.dispatch.local_peers import LocalPeers
 from swarm.dispatch.ports import Peers
@@ -20,7 +21,6 @@ from swarm.packages.references import AGENTS, WORKFLOWS, choose_version
 from swarm.store.artifacts import LocalArtifacts
 from swarm.store.ports import ArtifactStore, Store
 from swarm.store.records import AgentRecord, RunRecord, WorkflowRecord
-from swarm.store.sqlite.store import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ async def open_records(settings: Settings) -> AsyncIterator[Records]:
     """
     home = Home(settings.home)
     home.create()
-    store = await open_store(home.database, settings)
+    store = await open_database(home, settings)
     try:
         peers = LocalPeers(LocalHosts(home.hosts), "records")
         yield Records(settings, home, store, LocalArtifacts(home.artifacts), peers)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from swarm.kernel.errors import InvalidError, nearest_names
 
@@ -41,6 +41,28 @@ class Settings(BaseModel):
     )
     database_timeout_seconds: float = Field(
         10.0, gt=0, description="How long a write waits for another process's lock."
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL database of many machines, postgresql://user:password@host/name; "
+        "without one, the home's own SQLite file is used. Never printed.",
+    )
+    database_listen_url: SecretStr | None = Field(
+        None,
+        description="The same database past a pooler: notifications need a connection of their "
+        "own, which PgBouncer in transaction mode does not give. Never printed.",
+    )
+    database_writers: int = Field(
+        2, ge=1, le=16, description="Connections of one process that write to PostgreSQL."
+    )
+    database_readers: int = Field(
+        4, ge=1, le=64, description="Connections of one process that read from PostgreSQL."
+    )
+    database_reconnect_seconds: float = Field(
+        30.0,
+        ge=0,
+        description="How long a PostgreSQL server that went away is waited for, before what waits "
+        "for it fails.",
     )
     max_concurrent_runs: int = Field(50, ge=1, description="Runs that one host drives at once.")
     max_concurrent_invocations: int = Field(

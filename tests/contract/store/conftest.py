@@ -1,8 +1,9 @@
-"""What every backend of the store is tested with. A new backend is a new entry in ``BACKENDS``."""
+"""What every backend of the store is tested with."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from swarm.kernel.clock import now_text
 from swarm.kernel.ids import new_id
 from swarm.kernel.settings import Settings
 from swarm.store.ports import Store
+from swarm.store.postgres.migration import migrate
 from swarm.store.records import AgentRecord, RunRecord, StepRecord, WorkflowRecord
-from swarm.store.sqlite import open_store
+from tests.contract.store.backends import open_at
+from tests.postgres.server import PostgresServer
 
 OpenStore = Callable[[], Awaitable[Store]]
-BACKENDS = ("sqlite",)
+BACKENDS = ("sqlite", "postgres")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +79,56 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(params=BACKENDS)
-async def open_another(tmp_path: Path, settings: Settings) -> AsyncIterator[OpenStore]:
+def backend(request: pytest.FixtureRequest) -> str:
+    """The database that the test runs on."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a PostgreSQL database with all tables, to copy."""
+    name = postgres.create_database()
+    migrate(postgres.url(name), Settings(home=tmp_path_factory.mktemp("home")))
+    return name
+
+
+MakeAddress = Callable[..., str]
+
+
+@pytest.fixture
+def make_address(
+    backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[MakeAddress]:
+    """Makes addresses of databases; ``empty`` ones have no tables yet."""
+    made: list[str] = []
+    folders = itertools.count()
+
+    def make(*, empty: bool = False) -> str:
+        if backend == "sqlite":
+            return str(tmp_path / f"database-{next(folders)}" / "registry.db")
+        server = request.getfixturevalue("postgres")
+        template = "template0" if empty else request.getfixturevalue("migrated")
+        made.append(server.create_database(template))
+        return str(server.url(made[-1]))
+
+    yield make
+    for name in made:
+        request.getfixturevalue("postgres").drop_database(name)
+
+
+@pytest.fixture
+def address(make_address: MakeAddress) -> str:
+    """The address of the test's database."""
+    return make_address()
+
+
+@pytest.fixture
+async def open_another(address: str, settings: Settings) -> AsyncIterator[OpenStore]:
     """Opens one more store on the same database, as another process would."""
     opened: list[Store] = []
 
     async def open_one() -> Store:
-        store = await open_store(tmp_path / "registry.db", settings)
+        store = await open_at(address, settings)
         opened.append(store)
         return store
 

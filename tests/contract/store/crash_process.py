@@ -1,4 +1,4 @@
-"""Commits until it is killed: ``crash_process.py <backend> <database>``.
+"""Commits until it is killed: ``crash_process.py <address> <home>``.
 
 For each line on stdin it forks a child (so that a round does not pay for starting Python), prints
 ``child <pid>`` and waits for it. The child drives chains of commits, and prints
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from swarm.kernel.ids import new_id
 from swarm.kernel.settings import Settings
+from swarm.store.ports import Store
 from swarm.store.records import (
     NewRun,
     RunChanges,
@@ -23,12 +24,12 @@ from swarm.store.records import (
     StepState,
     WorkflowRecord,
 )
-from swarm.store.sqlite import SqliteStore, open_store
+from tests.contract.store.backends import open_at
 
 CHAINS = 8
 
 
-async def chain(store: SqliteStore) -> None:
+async def chain(store: Store) -> None:
     """Finish one step after the other; each commit finishes one, starts the next and counts."""
     run_id = new_id("run")
     run = RunRecord(run_id, "wf_1", "w", "1.0.0", status=RunState.RUNNING)
@@ -44,22 +45,21 @@ async def chain(store: SqliteStore) -> None:
         os.write(1, f"{run_id} {done.step_id} {number}\n".encode())
 
 
-async def drive(database: Path, settings: Settings) -> None:
-    store = await open_store(database, settings)
+async def drive(address: str, settings: Settings) -> None:
+    store = await open_at(address, settings)
     await store.add_workflow(WorkflowRecord("wf_1", "w", "1.0.0", "sha256:b", "/", {}))
     await asyncio.gather(*(chain(store) for _ in range(CHAINS)))
 
 
-def main(database: Path) -> None:
+def main(address: str, home: Path) -> None:
     for _ in sys.stdin:
         child = os.fork()
         if child == 0:
-            asyncio.run(drive(database, Settings(home=database.parent)))
+            asyncio.run(drive(address, Settings(home=home)))
         os.write(1, f"child {child}\n".encode())
         os.waitpid(child, 0)
         os.write(1, b"ended\n")
 
 
 if __name__ == "__main__":
-    assert sys.argv[1] == "sqlite"
-    main(Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""Registers packages when told to: ``register_process.py <backend> <database> <name>``.
+"""Registers packages when told to: ``register_process.py <address> <home> <name>``.
 
 Prints ``ready``, waits for a line, registers an agent (many versions of it, each with a digest that
 all processes share and one of its own) and a workflow, and prints the ids that it was given.
@@ -13,16 +13,16 @@ from pathlib import Path
 from swarm.kernel.ids import new_id
 from swarm.kernel.settings import Settings
 from swarm.store.records import AgentRecord, GrantRecord, WorkflowRecord
-from swarm.store.sqlite import open_store
+from tests.contract.store.backends import open_at
 
 VERSIONS = 20
 
 
-async def main(database: Path, name: str) -> None:
+async def main(address: str, home: Path, name: str) -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.readline)
-    store = await open_store(database, Settings(home=database.parent))
+    store = await open_at(address, Settings(home=home))
     ids = []
     for number in range(VERSIONS):
         version = f"1.{number}.0"
@@ -40,5 +40,4 @@ async def main(database: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
-    assert sys.argv[1] == "sqlite"
-    asyncio.run(main(Path(sys.argv[2]), sys.argv[3]))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3]))

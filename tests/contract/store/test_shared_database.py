@@ -17,8 +17,10 @@ import pytest
 from msgspec.structs import replace
 
 from swarm.kernel.errors import OwnershipLost
+from swarm.kernel.settings import Settings
 from swarm.store.ports import Store
 from swarm.store.records import NewRun, RunChanges, StepState, WorkflowRecord
+from tests.contract.store.backends import open_at
 
 HERE = Path(__file__).parent
 ROUNDS = 20
@@ -30,6 +32,7 @@ async def start(program: str, *arguments: str) -> asyncio.subprocess.Process:
         sys.executable,
         str(HERE / program),
         *arguments,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -61,11 +64,11 @@ async def test_two_stores_see_each_others_commits_and_fence_each_other(
 
 
 async def test_processes_that_register_the_same_packages_at_once_agree(
-    tmp_path: Path, open_another: Any
+    tmp_path: Path, make_address: Any, settings: Settings
 ) -> None:
     """They also make the database: nobody opened it before."""
-    database = str(tmp_path / "registry.db")
-    processes = [await start("register_process.py", "sqlite", database, name) for name in "abc"]
+    address = make_address(empty=True)
+    processes = [await start("register_process.py", address, str(tmp_path), name) for name in "abc"]
     async with asyncio.timeout(PATIENCE_SECONDS):
         for process in processes:
             assert process.stdout
@@ -74,7 +77,7 @@ async def test_processes_that_register_the_same_packages_at_once_agree(
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len({output for output, _ in outputs}) == 1, "all were given the same records"
 
-    store: Store = await open_another()
+    store = await open_at(address, settings)
     *agent_ids, workflow_id = outputs[0][0].decode().split()
     agents = await store.list_agents("echo")
     assert len(agents) == len(agent_ids)
@@ -82,6 +85,7 @@ async def test_processes_that_register_the_same_packages_at_once_agree(
         grants = await store.list_grants(f"sha256:shared{agent.version.split('.')[1]}")
         assert [grant.value for grant in grants] == ["a.example"]
     assert [workflow.id for workflow in await store.list_workflows()] == [workflow_id]
+    await store.close()
 
 
 async def read_until_ended(lines: asyncio.StreamReader, kill_after: int) -> dict[str, int]:
@@ -105,11 +109,10 @@ async def read_until_ended(lines: asyncio.StreamReader, kill_after: int) -> dict
 
 
 async def test_what_was_acknowledged_survives_kill_9_at_any_moment(
-    tmp_path: Path, open_another: Any
+    tmp_path: Path, backend: str, address: str, open_another: Any
 ) -> None:
-    database = tmp_path / "registry.db"
     chance = random.Random(7)
-    process = await start("crash_process.py", "sqlite", str(database))
+    process = await start("crash_process.py", address, str(tmp_path))
     assert process.stdin
     assert process.stdout
     everything: dict[str, int] = {}
@@ -118,13 +121,15 @@ async def test_what_was_acknowledged_survives_kill_9_at_any_moment(
             process.stdin.write(b"go\n")
             acknowledged = await read_until_ended(process.stdout, chance.randrange(200))
             everything |= acknowledged
-            with closing(sqlite3.connect(database)) as connection:
-                assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            if backend == "sqlite":
+                with closing(sqlite3.connect(address)) as connection:
+                    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         process.stdin.close()
         await process.wait()
 
     assert len(everything) > ROUNDS
     store: Store = await open_another()
+    assert await store.check() == []
     unfinished = {run.id: run for run in await store.unfinished_runs()}
     assert everything.keys() <= unfinished.keys()
     for run_id, run in unfinished.items():

@@ -36,17 +36,17 @@ from swarm.store.records import (
     StepState,
     WorkflowRecord,
 )
-from swarm.store.sqlite import open_store
 from swarm.store.transfer import Exported, Imported, export_runs, import_runs
+from tests.contract.store.backends import open_at
 
 TIME = "2026-01-31T12:00:00.000000Z"
 LABEL = RunAttribute("label", "env", "prod")
 
 
 @pytest.fixture
-async def other(tmp_path: Path, settings: Settings) -> AsyncIterator[Store]:
+async def other(make_address: Any, settings: Settings) -> AsyncIterator[Store]:
     """Another database, with nothing in it."""
-    store = await open_store(tmp_path / "other" / "registry.db", settings)
+    store = await open_at(make_address(), settings)
     yield store
     await store.close()
 

@@ -9,7 +9,7 @@ from swarm.store.sql import cached, creation
 from swarm.store.sql.connection import Connection, Row
 from swarm.store.sql.creation import EncodedRun
 
-_ADD_USAGE = (
+ADD_USAGE = (
     "UPDATE workflow_runs SET tree_vm_time_ms = tree_vm_time_ms + ?, "
     "tree_api_tokens = tree_api_tokens + ?, tree_cost_micros = tree_cost_micros + ? WHERE id = ?"
 )
@@ -52,4 +52,4 @@ def apply(connection: Connection, consequences: Consequences) -> None:
     for child in consequences.children:
         creation.create_unless_there(connection, child)
     if consequences.usage is not None:
-        connection.execute(_ADD_USAGE, consequences.usage)
+        connection.execute(ADD_USAGE, consequences.usage)

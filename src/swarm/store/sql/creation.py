@@ -12,8 +12,8 @@ from swarm.store.sql.connection import Connection, Row
 from swarm.store.sql.rows import RUNS, STEPS, Upsert
 
 _INSERT = RUNS.insert()
-_INSERT_UNLESS_THERE = f"{_INSERT} ON CONFLICT (id) DO NOTHING"
-_STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
+INSERT_UNLESS_THERE = f"{_INSERT} ON CONFLICT (id) DO NOTHING"
+PUT_STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
 _INSERT_ATTRIBUTE = (
     "INSERT INTO run_attributes (project_id, kind, name, value, run_id) VALUES (?, ?, ?, ?, ?)"
 )
@@ -60,16 +60,16 @@ def create(connection: Connection, new: EncodedRun) -> RunRecord:
     if (standing := same_key(connection, new.record)) is not None:
         return standing
     connection.execute(_INSERT, new.run)
-    _STEPS.run(connection, new.steps)
+    PUT_STEPS.run(connection, new.steps)
     add_attributes(connection, new)
     return new.record
 
 
 def create_unless_there(connection: Connection, new: EncodedRun) -> bool:
     """Insert the run unless there is one with its id; whether there was none."""
-    if not connection.execute(_INSERT_UNLESS_THERE, new.run).rowcount:
+    if not connection.execute(INSERT_UNLESS_THERE, new.run).rowcount:
         return False
-    _STEPS.run(connection, new.steps)
+    PUT_STEPS.run(connection, new.steps)
     add_attributes(connection, new)
     return True
 

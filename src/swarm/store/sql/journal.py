@@ -34,8 +34,8 @@ CLAIM = (
     f"OR concurrency_limit IS NULL OR {_CLAIMED} < concurrency_limit)"
 )
 _HAS_EPOCH = "SELECT 1 FROM workflow_runs WHERE id = ? AND epoch = ?"
-_STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
-_INVOCATIONS = Upsert(
+PUT_STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
+PUT_INVOCATIONS = Upsert(
     INVOCATIONS, key=("id",), keep=("run_id", "agent_id", "step_id", "item_index", "project_id")
 )
 OLDEST_ENDED = (
@@ -136,7 +136,7 @@ def commit_all(connection: Connection, commits: Sequence[Commit]) -> list[Owners
     invocations: list[Row] = []
     for commit in commits:
         if not _set_fields(connection, commit):
-            outcomes.append(_ownership_lost(commit.run_id))
+            outcomes.append(ownership_lost(commit.run_id))
             continue
         changes = commit.changes
         steps += changes.steps
@@ -144,8 +144,8 @@ def commit_all(connection: Connection, commits: Sequence[Commit]) -> list[Owners
         outcomes.append(None)
         if changes.consequences is not None:
             consequences.apply(connection, changes.consequences)
-    _STEPS.run(connection, steps)
-    _INVOCATIONS.run(connection, invocations)
+    PUT_STEPS.run(connection, steps)
+    PUT_INVOCATIONS.run(connection, invocations)
     return outcomes
 
 
@@ -162,7 +162,7 @@ def _set_fields(connection: Connection, commit: Commit) -> bool:
     return updated.rowcount == 1
 
 
-def _ownership_lost(run_id: str) -> OwnershipLost:
+def ownership_lost(run_id: str) -> OwnershipLost:
     return OwnershipLost(
         "the run is no longer this host's to write: another host took it over, or it was deleted",
         where=run_id,
@@ -191,8 +191,8 @@ def reopen(
                 remedy="`swarm runs retry` starts it anew with what is registered here",
             )
         return None
-    _STEPS.run(connection, changes.steps)
-    _INVOCATIONS.run(connection, changes.invocations)
+    PUT_STEPS.run(connection, changes.steps)
+    PUT_INVOCATIONS.run(connection, changes.invocations)
     if changes.consequences is not None:
         consequences.apply(connection, changes.consequences)
     connection.executemany(_FORGET_ANSWER, [(run_id, *step) for step in steps])
@@ -208,7 +208,7 @@ def request_cancel(connection: Connection, run_id: str) -> RunRecord | None:
 
 
 def record_invocation(connection: Connection, invocation: Row) -> None:
-    _INVOCATIONS.run(connection, [invocation])
+    PUT_INVOCATIONS.run(connection, [invocation])
 
 
 def purge(connection: Connection, completed_before: str, limit: int) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -139,6 +140,24 @@ class Upsert(Generic[R]):
         )
         conflict = f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
         self._statements = {size: rows.insert(rows=size) + conflict for size in _CHUNKS}
+        self._key = itemgetter(*(rows.columns.index(name) for name in key))
+        self._kept = tuple(index for index, name in enumerate(rows.columns) if name in fixed)
+
+    def distinct(self, rows: Iterable[Row]) -> list[Row]:
+        """``rows`` without any that a later one replaces: what they come to, written in order.
+
+        Some databases refuse to write a row twice in one statement.
+        """
+        found: dict[Any, Row] = {}
+        for row in rows:
+            key = self._key(row)
+            if (first := found.get(key)) is not None:
+                merged = list(row)
+                for index in self._kept:
+                    merged[index] = first[index]
+                row = merged
+            found[key] = row
+        return list(found.values())
 
     def run(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Write ``rows`` in order; of two with the same key, the later one stands."""

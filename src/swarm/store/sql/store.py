@@ -357,8 +357,7 @@ class SqlStore:
     # Secrets
 
     async def put_secrets(self, records: Sequence[SecretRecord], *, may_replace: bool) -> None:
-        time = now_text()
-        rows = [(one.identity, SECRETS.encode(secrets.stamped(one, time))) for one in records]
+        rows = [(one.identity, SECRETS.encode(one)) for one in stamped_secrets(records)]
         await self._writer.submit(
             lambda connection: secrets.put(connection, rows, may_replace=may_replace)
         )
@@ -435,3 +434,9 @@ class SqlStore:
         return await self._readers.run(
             lambda connection: upkeep.artifacts_outside_runs(connection, after, limit)
         )
+
+
+def stamped_secrets(records: Sequence[SecretRecord]) -> list[SecretRecord]:
+    """The records with the times that they have not: now."""
+    time = now_text()
+    return [secrets.stamped(one, time) for one in records]

@@ -26,7 +26,7 @@ _MARK = "sha256:"
 _REFERENCE = re.compile(rf"{_MARK}[0-9a-f]{{64}}")
 
 DELETE_DIRECT_INVOCATIONS = (
-    "DELETE FROM invocations WHERE rowid IN (SELECT rowid FROM invocations "
+    "DELETE FROM invocations WHERE id IN (SELECT id FROM invocations "
     "INDEXED BY idx_invocations_direct WHERE run_id IS NULL AND started_at < ? LIMIT ?)"
 )
 _UNUSED_AGENTS = (

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from swarm.kernel.errors import OwnershipLost
 from swarm.store.records import AnswerRecord, RunRecord, StepRecord
 from swarm.store.sql.connection import Connection, Row
 from swarm.store.sql.history import SUMMARY_COLUMNS
 from swarm.store.sql.journal import Commit, commit_all
 from swarm.store.sql.rows import JSON, RUNS, STEPS, Rows
+
+Apply: TypeAlias = Callable[[Connection, Sequence[Commit]], list[OwnershipLost | None]]
 
 ANSWERS = Rows("answers", AnswerRecord, {"data": JSON})
 _GIVE_UP = "UPDATE workflow_runs SET owner = NULL WHERE id = ?"
@@ -78,10 +84,13 @@ WAITING = (
 )
 
 
-def release(connection: Connection, commit: Commit) -> bool:
-    """Apply ``commit`` and give its run up, unless something has come that the run waits for."""
+def release(connection: Connection, commit: Commit, apply: Apply = commit_all) -> bool:
+    """Apply ``commit`` and give its run up, unless something has come that the run waits for.
+
+    ``apply`` applies it, and keeps others from making it untrue meanwhile.
+    """
     connection.execute("SAVEPOINT release")
-    (lost,) = commit_all(connection, [commit])
+    (lost,) = apply(connection, [commit])
     if lost is not None:
         raise lost
     connection.execute(_GIVE_UP, (commit.run_id,))

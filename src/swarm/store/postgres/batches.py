@@ -1,0 +1,287 @@
+"""Batches of operations, each batch one transaction on a writing connection.
+
+Statements are pipelined: a batch costs two round trips, whatever is in it, and one more for each
+answer that an operation needs before it can go on. The journal commits of a batch are applied
+first, together; an operation that comes after a commit of its run still comes after it.
+
+If an operation raises a SwarmError, or the server refuses something, the transaction is rolled back
+and run again without it, or in halves: a bad operation harms only itself. What another transaction
+was in the way of (a deadlock, a key that was taken meanwhile) is run again a few times.
+
+If the connection is lost, what was not committed is run again on a new one. Whether a COMMIT in
+doubt happened, the server is asked by the transaction's id: nothing is done twice, and nothing is
+reported that did not happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
+
+import psycopg
+
+from swarm.kernel.errors import SwarmError
+from swarm.kernel.settings import Settings
+from swarm.store.postgres.companion import Companion
+from swarm.store.postgres.connection import PostgresConnection, Raw, connect
+from swarm.store.postgres.failures import FAILURES, Failure, Failures, may_succeed_again
+from swarm.store.postgres.journal import commit_all
+from swarm.store.sql.connection import Connection
+from swarm.store.sql.journal import Commit
+
+T = TypeVar("T")
+Operation: TypeAlias = Callable[[Connection], T]
+Outcome: TypeAlias = tuple["asyncio.Future[Any]", Any, SwarmError | None]
+
+ATTEMPTS = 5
+"""How often an operation is run that other transactions are in the way of."""
+RECONNECT_SECONDS = (0.05, 1.0)
+"""The first pause before a lost connection is opened again, and the longest."""
+_BEGIN: Final = "SELECT pg_current_xact_id()::text, set_config('lock_timeout', ?, true)"
+_FATE: Final = "SELECT pg_xact_status($1::text::xid8)"
+_END_PREDECESSOR: Final = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1"
+)
+
+
+class Later(Protocol):
+    """A result that is read when all operations of the batch have been sent."""
+
+    def read(self) -> Any: ...
+
+
+class Entry(NamedTuple):
+    """An operation and who waits for it."""
+
+    operation: Operation[Any] | Commit
+    future: asyncio.Future[Any]
+    run_id: str | None
+    """The run whose operations stay in order with this one."""
+
+
+class _Refused(Exception):
+    """An operation of the batch raised a SwarmError."""
+
+    def __init__(self, entry: Entry, error: SwarmError) -> None:
+        super().__init__(str(error))
+        self.entry = entry
+        self.error = error
+
+
+class _Lost(Exception):
+    """The connection is gone; ``committing`` is the transaction whose COMMIT is in doubt."""
+
+    def __init__(self, error: psycopg.Error, committing: str | None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.committing = committing
+
+
+class Session:
+    """A connection that writes, opened when it is needed; used by one thread."""
+
+    def __init__(
+        self, url: str, settings: Settings, failures: Failures, companions: Sequence[Companion] = ()
+    ) -> None:
+        self._url = url
+        self._settings = settings
+        self._failures = failures
+        self._companions = companions
+        self._raw: Raw | None = None
+        self._name = ""
+        self._closing = threading.Event()
+        """Set when there is no time to wait for the server any more."""
+        milliseconds = round(settings.database_timeout_seconds * 1000)
+        self._lock_timeout = f"{milliseconds}ms"
+
+    def close(self) -> None:
+        if self._raw is not None:
+            self._raw.close()
+            self._raw = None
+
+    def hurry(self) -> None:
+        """Give up waiting for a server that cannot be reached. May be called by any thread."""
+        self._closing.set()
+
+    def write(self, batch: Sequence[Entry]) -> list[Outcome]:
+        """Run a batch; what it says was done is durable."""
+        outcomes: list[Outcome] = []
+        remaining = list(batch)
+        attempts = 0
+        while remaining:
+            attempts += 1
+            try:
+                outcomes += self._transaction(remaining)
+                break
+            except _Refused as refusal:
+                outcomes.append((refusal.entry.future, None, refusal.error))
+                remaining.remove(refusal.entry)
+                attempts = 0
+            except SwarmError as error:
+                outcomes += [(entry.future, None, error) for entry in remaining]
+                break
+            except FAILURES as error:
+                again = may_succeed_again(error) and attempts < ATTEMPTS
+                if len(remaining) == 1 and not again:
+                    outcomes.append((remaining[0].future, None, self._failures.explain(error)))
+                    break
+                if len(remaining) > 1:
+                    half = len(remaining) // 2
+                    outcomes += self.write(remaining[:half])
+                    outcomes += self.write(remaining[half:])
+                    break
+        return outcomes
+
+    def _transaction(self, batch: Sequence[Entry]) -> list[Outcome]:
+        """One transaction, begun again on another connection where one is lost.
+
+        Raises:
+            _Refused: an operation raised a SwarmError; nothing was changed.
+            SwarmError: the server cannot be reached.
+            psycopg.Error: the server refused something; nothing was changed.
+        """
+        while True:
+            raw = self._connected()
+            outcomes: list[Outcome] = []
+            try:
+                self._attempt(raw, batch, outcomes)
+                return outcomes
+            except _Lost as loss:
+                self._raw = None
+                if loss.committing is not None and self._was_committed(loss.committing):
+                    return outcomes
+
+    def _attempt(self, raw: Raw, batch: Sequence[Entry], outcomes: list[Outcome]) -> None:
+        transaction: str | None = None
+        committing = False
+        try:
+            with raw.pipeline() as pipeline:
+                connection = PostgresConnection(raw, pipeline)
+                begun = connection.execute(_BEGIN, (self._lock_timeout,))
+                if self._settings.durability == "normal":
+                    connection.execute("SET LOCAL synchronous_commit = off")
+                outcomes += self._apply(connection, batch)
+                (transaction, _) = begun.fetchone()
+                # Errors of statements whose answers nobody asked for come before the COMMIT.
+                committing = True
+                raw.commit()
+        except FAILURES as error:
+            if raw.closed and isinstance(error, psycopg.Error):
+                raise _Lost(error, transaction if committing else None) from None
+            outcomes.clear()
+            self._roll_back(raw)
+            raise
+        except BaseException:
+            outcomes.clear()
+            self._roll_back(raw)
+            raise
+
+    def _apply(self, connection: PostgresConnection, batch: Sequence[Entry]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        commits = [entry for entry in batch if isinstance(entry.operation, Commit)]
+        if commits:
+            errors = commit_all(
+                connection,
+                [entry.operation for entry in commits if isinstance(entry.operation, Commit)],
+                self._companions,
+            )
+            outcomes += [
+                (entry.future, None, error) for entry, error in zip(commits, errors, strict=True)
+            ]
+        sent: list[tuple[Entry, Any]] = []
+        for entry in batch:
+            if isinstance(entry.operation, Commit):
+                continue
+            try:
+                sent.append((entry, entry.operation(connection)))
+            except SwarmError as error:
+                raise _Refused(entry, error) from None
+        for entry, value in sent:
+            result = value.read() if hasattr(value, "read") else value
+            outcomes.append((entry.future, result, None))
+        return outcomes
+
+    def _roll_back(self, raw: Raw) -> None:
+        with suppress(psycopg.Error):  # then the connection is lost, and the transaction with it
+            raw.rollback()
+        if raw.closed:
+            self._raw = None
+
+    def _connected(self) -> Raw:
+        """The connection, opened again and again for a time where the server is away.
+
+        Raises:
+            DatabaseError: it stays away.
+        """
+        if self._raw is not None and not self._raw.closed:
+            return self._raw
+        deadline = time.monotonic() + self._settings.database_reconnect_seconds
+        pause, longest = RECONNECT_SECONDS
+        while True:
+            try:
+                self._raw = self._open()
+                return self._raw
+            except psycopg.OperationalError as error:
+                if not _may_come_back(error) or time.monotonic() + pause >= deadline:
+                    raise self._failures.explain(error) from None
+                if self._closing.wait(pause):
+                    raise self._failures.explain(error) from None
+            pause = min(2 * pause, longest)
+
+    def _open(self) -> Raw:
+        raw = connect(self._url, self._settings, writes=True)
+        try:
+            (backend,) = raw.execute("SELECT pg_backend_pid()").fetchone() or (0,)
+            if backend != raw.info.backend_pid:
+                raw.prepare_threshold = None  # a pooler gives each transaction another server
+            elif self._name:
+                # What the lost connection left may hold locks until the server finds it dead.
+                raw.execute(_END_PREDECESSOR, [self._name])
+            self._name = f"swarm {uuid.uuid4().hex}"
+            if backend == raw.info.backend_pid:
+                raw.execute("SELECT set_config('application_name', $1, false)", [self._name])
+                # Plans are kept: one made for an empty table must serve a full one.
+                raw.execute("SET enable_seqscan = off")
+            raw.commit()
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+
+    def _was_committed(self, transaction: str) -> bool:
+        """Whether a transaction was whose COMMIT nobody answered.
+
+        Raises:
+            DatabaseError: the server cannot be asked.
+        """
+        deadline = time.monotonic() + self._settings.database_reconnect_seconds
+        pause, longest = RECONNECT_SECONDS
+        while time.monotonic() < deadline:
+            raw = self._connected()
+            try:
+                (fate,) = raw.execute(_FATE, [transaction]).fetchone() or (None,)
+                raw.commit()
+            except psycopg.OperationalError:
+                self._roll_back(raw)
+                fate = "in progress"
+            except psycopg.Error:
+                self._roll_back(raw)
+                return False  # a server that never heard of it: it took over from the other
+            if fate != "in progress":
+                return str(fate) == "committed"
+            self._closing.wait(pause)
+            pause = min(2 * pause, longest)
+        raise self._failures.in_doubt()
+
+
+def _may_come_back(error: psycopg.Error) -> bool:
+    """Whether the server may be reached a little later: it is away, starting, or full."""
+    return error.sqlstate is None or error.sqlstate.startswith(("57P", "08", "53300"))
+
+
+__all__ = ["FAILURES", "Entry", "Failure", "Later", "Operation", "Outcome", "Session"]

@@ -1,0 +1,152 @@
+"""Connections to the server, and what statements see of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, LiteralString, TypeAlias, cast
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.numeric import FloatLoader, Int8Dumper
+
+from swarm.kernel.errors import InvalidError
+from swarm.kernel.settings import Settings
+from swarm.store.postgres.dialect import translated
+from swarm.store.sql.connection import Value
+
+Raw: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+PREPARED_STATEMENTS = 256
+"""Prepared statements that a connection keeps."""
+STATEMENTS_UNANSWERED = 500
+"""Statements that are sent before the answers to them are read: what bounds memory."""
+KEEPALIVE_SECONDS = 10
+"""A connection that has been silent for so long is tested."""
+_NUL: Final = "\0"
+_NUL_SIGN: Final = "\N{SYMBOL FOR NULL}"
+"""What stands for NUL in text: PostgreSQL has no such character. In JSON it is an escape."""
+
+
+class _NumberLoader(FloatLoader):
+    """Whole numbers come back whole, as from SQLite."""
+
+    def load(self, data: Any) -> float:
+        number = super().load(data)
+        return int(number) if number.is_integer() else number
+
+
+def connect(url: str, settings: Settings, *, writes: bool) -> Raw:
+    """Open a connection, for writing in transactions or for reading.
+
+    Raises:
+        psycopg.Error: the server cannot be reached, or refuses.
+        InvalidError: ``url`` is not one.
+    """
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise InvalidError(
+            "the setting database_url is not the address of a database",
+            remedy="write postgresql://user:password@host:port/database",
+        ) from None
+    timeout = max(2, round(settings.database_timeout_seconds))
+    defaults: dict[str, Any] = {
+        "application_name": "swarm",
+        "connect_timeout": timeout,
+        "keepalives_idle": KEEPALIVE_SECONDS,
+        "keepalives_interval": KEEPALIVE_SECONDS,
+        "keepalives_count": 2,
+        "tcp_user_timeout": 3 * KEEPALIVE_SECONDS * 1000,
+        "client_encoding": "UTF8",
+    }
+    raw = psycopg.connect(
+        make_conninfo("", **{**defaults, **given}),
+        autocommit=not writes,
+        cursor_factory=psycopg.RawCursor,
+    )
+    raw.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    # One type for all whole numbers: a statement is prepared anew for each tuple of types.
+    raw.adapters.register_dumper(int, Int8Dumper)
+    raw.adapters.register_loader("float8", _NumberLoader)
+    raw.prepared_max = PREPARED_STATEMENTS
+    return raw
+
+
+def place(url: str) -> str:
+    """Where the database is, for messages: without password or parameters."""
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return "database_url"
+    host = given.get("host") or given.get("hostaddr") or ""
+    port = f":{given['port']}" if "port" in given else ""
+    return f"postgresql://{host}{port}/{given.get('dbname', '')}"
+
+
+class Answer:
+    """What a statement gave; read from the server when it is asked for."""
+
+    __slots__ = ("_cursor", "_pipeline")
+
+    def __init__(
+        self, cursor: psycopg.Cursor[tuple[Any, ...]], pipeline: psycopg.Pipeline | None
+    ) -> None:
+        self._cursor = cursor
+        self._pipeline = pipeline
+
+    @property
+    def rowcount(self) -> int:
+        if self._pipeline is not None:
+            self._pipeline.sync()
+        return self._cursor.rowcount
+
+    def fetchone(self) -> Any:
+        return self._cursor.fetchone()
+
+    def fetchall(self) -> list[Any]:
+        return self._cursor.fetchall()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._cursor)
+
+
+class PostgresConnection:
+    """A :class:`swarm.store.sql.connection.Connection`.
+
+    With a pipeline, statements are sent without waiting for the answers to those before; an error
+    is raised by whichever call meets it.
+    """
+
+    __slots__ = ("_pipeline", "_raw", "_unanswered")
+
+    def __init__(self, raw: Raw, pipeline: psycopg.Pipeline | None = None) -> None:
+        self._raw = raw
+        self._pipeline = pipeline
+        self._unanswered = 0
+
+    def execute(self, statement: str, values: Sequence[Any] = (), /) -> Answer:
+        text = cast(LiteralString, translated(statement))
+        cursor = self._raw.cursor()
+        try:
+            cursor.execute(text, values)
+        except psycopg.DataError:
+            if not any(isinstance(value, str) and _NUL in value for value in values):
+                raise
+            cursor = self._raw.cursor()
+            cursor.execute(text, [without_nul(value) for value in values])
+        return Answer(cursor, self._pipeline)
+
+    def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> Answer:
+        answer = Answer(self._raw.cursor(), None)
+        for row in rows:
+            answer = self.execute(statement, row)
+            self._unanswered += 1
+            if self._pipeline is not None and self._unanswered >= STATEMENTS_UNANSWERED:
+                self._pipeline.sync()
+                self._unanswered = 0
+        return answer
+
+
+def without_nul(value: Value) -> Value:
+    """``value`` as PostgreSQL can hold it."""
+    return value.replace(_NUL, _NUL_SIGN) if isinstance(value, str) else value

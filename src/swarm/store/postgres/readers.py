@@ -1,0 +1,82 @@
+"""Reading connections: a bounded pool. They see all that is committed.
+
+Each query waits for the server, so each runs on a thread; an idle connection is used again, the
+latest first, and one that was lost is opened anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import psycopg
+
+from swarm.kernel.settings import Settings
+from swarm.store.postgres.connection import PostgresConnection, Raw, connect
+from swarm.store.postgres.failures import FAILURES, Failures
+from swarm.store.sql.connection import Connection
+
+T = TypeVar("T")
+
+
+class Readers:
+    """A few threads, each with a connection of its own, opened when first needed."""
+
+    def __init__(self, url: str, settings: Settings, failures: Failures) -> None:
+        self._url = url
+        self._settings = settings
+        self._failures = failures
+        self._threads = ThreadPoolExecutor(
+            settings.database_readers, thread_name_prefix="swarm-store-reader"
+        )
+        self._local = threading.local()
+        self._connections: list[Raw] = []
+        self._is_open = True
+
+    async def run(self, query: Callable[[Connection], T]) -> T:
+        """Run ``query`` on a reading connection.
+
+        Raises:
+            DatabaseError: the database cannot be read.
+        """
+        if not self._is_open:
+            raise self._failures.closed()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._query, query)
+
+    async def look_up(self, query: Callable[[Connection], T]) -> T:
+        """As :meth:`run`: the server is elsewhere, and the event loop does not wait for it."""
+        return await self.run(query)
+
+    async def close(self) -> None:
+        """Wait for running queries and close the connections."""
+        self._is_open = False
+        await asyncio.to_thread(self._threads.shutdown)
+        while self._connections:
+            self._connections.pop().close()
+
+    def _query(self, query: Callable[[Connection], T]) -> T:
+        kept: Raw | None = getattr(self._local, "connection", None)
+        try:
+            if kept is not None and not kept.closed:
+                try:
+                    return query(PostgresConnection(kept))
+                except psycopg.OperationalError:
+                    if not kept.closed:
+                        raise
+            # The connection was lost while it was idle, or now: a query can be asked again.
+            return query(PostgresConnection(self._open()))
+        except FAILURES as error:
+            raise self._failures.explain(error) from None
+
+    def _open(self) -> Raw:
+        raw = connect(self._url, self._settings, writes=False)
+        (backend,) = raw.execute("SELECT pg_backend_pid()").fetchone() or (0,)
+        if backend != raw.info.backend_pid:
+            raw.prepare_threshold = None  # a pooler gives each transaction another server
+        self._connections = [one for one in self._connections if not one.closed]
+        self._connections.append(raw)
+        self._local.connection = raw
+        return raw
