@@ -180,6 +180,11 @@ class Settings(BaseModel):
     idle_seconds: float = Field(
         5.0, ge=0, description="How long a background host waits for more work before it exits."
     )
+    health_socket: Path | None = Field(
+        None,
+        description="Socket at which a worker tells `swarm health` whether it is ready; no other "
+        "worker's.",
+    )
     allowed_private_networks: tuple[str, ...] = Field(
         (),
         description="Private networks (CIDR) that a network grant may reach; comma-separated.",

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from swarm.bootstrap.health import watched
 from swarm.bootstrap.tidying import tidying
 from swarm.cli.context import asynchronous
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
@@ -25,21 +26,24 @@ async def worker(options: Globals, until_idle: bool) -> int:
     """Drive runs until stopped: interrupted ones, and those that other commands hand over.
 
     Prints `ready` once it can be reached. When it is stopped, the runs on their way are left for
-    the next process that drives runs.
+    the next process that drives runs. As a systemd service of Type=notify it says when it is ready.
     """
 
-    def ready() -> None:
-        terminal = stderr() if options.json else stdout()
-        terminal.line("ready")
-        terminal.flush()
-
     interrupted = False
-    async with session(options, "worker") as swarm, tidying(swarm):
+    async with session(options, "worker") as swarm, watched(swarm) as health, tidying(swarm):
+
+        def ready() -> None:
+            health.ready()
+            terminal = stderr() if options.json else stdout()
+            terminal.line("ready")
+            terminal.flush()
+
         with cancelled_by_signals():
             try:
                 await swarm.runs.work(until_idle, ready)
             except asyncio.CancelledError:
                 interrupted = True
+        health.draining()
         left = sorted(swarm.runs.driving)
     if left:
         note(f"left to be resumed: {' '.join(left)}")
