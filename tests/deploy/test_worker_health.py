@@ -17,7 +17,7 @@ import pytest
 
 from swarm.bootstrap.assembly import open_swarm
 from swarm.bootstrap.health import Health, WorkerState, watched
-from swarm.bootstrap.service_manager import ServiceManager
+from swarm.bootstrap.supervisor import Supervisor
 from swarm.dispatch.health import Probe, ask
 from swarm.kernel.settings import Settings
 
@@ -123,7 +123,7 @@ def test_without_the_setting_there_is_nobody_to_ask() -> None:
 
 async def test_one_whose_database_is_gone_lives_but_is_not_ready(tmp_path: Path) -> None:
     async with open_swarm(Settings(home=tmp_path / "home"), role="worker") as swarm:
-        health = Health(swarm, ServiceManager())
+        health = Health(swarm, Supervisor())
         assert (await health.answer(Probe.READY))["reason"] == "it is starting"
         health.ready()
         assert (await health.answer(Probe.READY))["ok"] is True

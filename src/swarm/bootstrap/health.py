@@ -18,7 +18,7 @@ from typing import Final
 
 from swarm import __version__
 from swarm.bootstrap.assembly import Swarm
-from swarm.bootstrap.service_manager import ServiceManager
+from swarm.bootstrap.supervisor import Supervisor
 from swarm.dispatch.health import Probe, listen
 from swarm.kernel.errors import SwarmError, UnavailableError
 from swarm.kernel.json import JsonObject, dump_bytes
@@ -40,20 +40,20 @@ class WorkerState(StrEnum):
 class Health:
     """One worker's state, told to the service manager and to whoever asks at its socket."""
 
-    def __init__(self, swarm: Swarm, manager: ServiceManager) -> None:
+    def __init__(self, swarm: Swarm, supervisor: Supervisor) -> None:
         self._swarm = swarm
-        self._manager = manager
+        self._supervisor = supervisor
         self.state = WorkerState.STARTING
 
     def ready(self) -> None:
         """It has joined the other hosts and takes runs."""
         self.state = WorkerState.READY
-        self._manager.tell("READY=1", "STATUS=takes runs")
+        self._supervisor.tell("READY=1", "STATUS=takes runs")
 
     def draining(self) -> None:
         """It takes no more runs, and ends once those on their way are dealt with."""
         self.state = WorkerState.DRAINING
-        self._manager.tell("STOPPING=1", "STATUS=finishes or leaves the runs on their way")
+        self._supervisor.tell("STOPPING=1", "STATUS=finishes or leaves the runs on their way")
 
     async def answer(self, probe: Probe) -> JsonObject:
         """What the worker says of itself."""
@@ -101,8 +101,8 @@ async def watched(swarm: Swarm) -> AsyncIterator[Health]:
     Raises:
         UnavailableError: the socket cannot be made, or the service manager not be told.
     """
-    manager = ServiceManager.from_environment()
-    health = Health(swarm, manager)
+    supervisor = Supervisor.from_environment()
+    health = Health(swarm, supervisor)
     path = swarm.settings.health_socket
     server = None
     if path is not None:
@@ -110,7 +110,7 @@ async def watched(swarm: Swarm) -> AsyncIterator[Health]:
         server = await asyncio.start_unix_server(
             health.serve, sock=listener, limit=MAX_QUESTION_BYTES
         )
-    beating = asyncio.create_task(_beat(manager))
+    beating = asyncio.create_task(_beat(supervisor))
     try:
         yield health
     finally:
@@ -120,9 +120,9 @@ async def watched(swarm: Swarm) -> AsyncIterator[Health]:
             path.expanduser().unlink(missing_ok=True)
 
 
-async def _beat(manager: ServiceManager) -> None:
-    while manager.watchdog_seconds:
+async def _beat(supervisor: Supervisor) -> None:
+    while supervisor.watchdog_seconds:
         # One that cannot be told will find out by the silence.
         with suppress(UnavailableError):
-            manager.tell("WATCHDOG=1")
-        await asyncio.sleep(manager.watchdog_seconds / 3)
+            supervisor.tell("WATCHDOG=1")
+        await asyncio.sleep(supervisor.watchdog_seconds / 3)

@@ -94,7 +94,7 @@ ROOT = {
     "runs": Entry("List, inspect and steer runs.", commands=RUNS, section=_RUN),
     "events": Entry("Send events to runs that wait.", commands=EVENTS, section=_RUN),
     "worker": _command("worker:worker", "Drive runs until stopped.", _RUN),
-    "health": _command("health:health", "Ask a worker whether it is ready.", _RUN),
+    "health": _command("health:health", "Ask the worker whether it is ready.", _RUN),
     "db": Entry("Back up and check the database.", commands=DATABASE, section=_MACHINE),
     "sandbox": Entry("Prepare virtual machines for agents.", commands=SANDBOX, section=_MACHINE),
     "doctor": _command("doctor:doctor", "Say what this machine can and cannot do.", _MACHINE),

@@ -15,8 +15,8 @@ from swarm.kernel.errors import UnavailableError
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceManager:
-    """Who started this service and looks after it."""
+class Supervisor:
+    """The service manager that started this service and looks after it."""
 
     address: str | None = None
     """Where it listens; None if nobody does."""
@@ -24,7 +24,7 @@ class ServiceManager:
     """How long it waits for a sign of life before it kills the service; None for ever."""
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> ServiceManager:
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Supervisor:
         """As systemd says in ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``."""
         given = os.environ if environment is None else environment
         address = given.get("NOTIFY_SOCKET") or None
