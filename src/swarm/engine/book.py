@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from msgspec.structs import replace
 
 from swarm.engine.compiled import CompiledWorkflow
+from swarm.engine.ending import CANCELLED
 from swarm.engine.items import ItemSet
 from swarm.engine.plan import Progress
 from swarm.engine.values import Values
@@ -100,17 +101,25 @@ class RunBook:
         row = self.rows[step_id]
         return {"message": row.error, "code": row.error_code, "step": step_id}
 
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether an action of a run that has succeeded has begun: nothing turns that round."""
+        return any(
+            isinstance(action, str) and self.rows[action].status is not StepState.PENDING
+            for action in self.workflow.actions["on_success"]
+        )
+
     def fatal(self) -> StepRecord | None:
         """The first step, in the order of the definition, whose failure has ended the run."""
         tolerant = self.workflow.plan.tolerant
-        return next(
-            (
-                self.rows[step_id]
-                for step_id in self.workflow.plan.dependencies
-                if self.rows[step_id].status is StepState.FAILED and step_id not in tolerant
-            ),
-            None,
-        )
+        fatal = [
+            self.rows[step_id]
+            for step_id in self.workflow.plan.dependencies
+            if self.rows[step_id].status is StepState.FAILED and step_id not in tolerant
+        ]
+        # Calls are cancelled when something else has failed: that is the cause.
+        causes = (row for row in fatal if row.error_code != CANCELLED)
+        return next(causes, next(iter(fatal), None))
 
     def all_results(self) -> JsonObject:
         """What ``step_results`` holds once the run has ended."""

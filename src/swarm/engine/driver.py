@@ -190,7 +190,7 @@ class RunDriver:
         self._set_timeout(started_at)
         if verdict is not None:
             await self._closing.begin(verdict, batch)
-        elif self._run.cancel_requested:
+        elif self._run.cancel_requested and not self._book.has_succeeded:
             await self._closing.begin(CANCELLATION, batch)
         else:
             await self._advance([], self._book.progress.reachable(), batch)
@@ -268,6 +268,9 @@ class RunDriver:
             return []
         del self._starter.called[step]
         self._dormant.discard(step)
+        is_item = row.item_index != NO_ITEM
+        if child.status is RunState.CANCELLED and self._book.progress.failed and not is_item:
+            return [cancelled_step(row, NOT_REACHED)]  # given up because of another failure
         ended = called_step(row, child)
         if ended.status is StepState.FAILED:
             retry = self._workflow.steps[row.step_id].definition.retry
@@ -406,7 +409,9 @@ class RunDriver:
         for execution in killed.values():
             if (invocation := execution.killed()) is not None:
                 batch.invocations.append(invocation)
-                batch.add_usage(Usage(vm_time_ms=invocation.wall_ms or 0))
+                batch.add_usage(
+                    Usage(invocation.wall_ms or 0, invocation.tokens, invocation.cost_micros)
+                )
             ended.append(cancelled_step(execution.step))
         ended += [cancelled_step(row) for row in called]
         ended += [cancelled_step(row) for row in self._board.clear()]

@@ -82,7 +82,8 @@ class Driving(Caller):
         self._tasks: dict[str, asyncio.Task[RunRecord]] = {}
         self._failures: dict[str, BaseException] = {}
         self._cancelling: set[str] = set()
-        self._queued: set[str] = set()
+        self._queued: dict[str, tuple[str, str]] = {}
+        """The runs that wait here, with their concurrency keys and projects."""
         self._ledgers: dict[str, Ledger] = {}
         self._background: set[asyncio.Task[object]] = set()
         self._adopting = 0
@@ -166,6 +167,7 @@ class Driving(Caller):
         try:
             run = await self._store.get_run(run_id)
             if run is None or run.status.is_final or await self._is_owned(run):
+                self._queued.pop(run_id, None)
                 return False
             host_id = await self._neighbours.join()
             claimed = await self._store.claim_run(run_id, host_id, run.owner)
@@ -183,11 +185,11 @@ class Driving(Caller):
     async def _queue(self, run_id: str) -> bool:
         run = await self._store.get_run(run_id)
         if run is None or run.status is not RunState.PENDING or run.owner is not None:
-            self._queued.discard(run_id)
+            self._queued.pop(run_id, None)
             return False
         if run.concurrency_key is None:
             return False
-        self._queued.add(run_id)
+        self._queued[run_id] = (run.concurrency_key, run.project_id)
         return True
 
     async def _is_owned(self, run: RunRecord) -> bool:
@@ -196,7 +198,7 @@ class Driving(Caller):
     def take(self, run: RunRecord) -> None:
         """Drive a run that was claimed for this process."""
         self._failures.pop(run.id, None)
-        self._queued.discard(run.id)
+        self._queued.pop(run.id, None)
         task = asyncio.create_task(self._drive(run), name=f"drive {run.id}")
         self._tasks[run.id] = task
         task.add_done_callback(lambda done: self._driven(run, done))
@@ -301,11 +303,23 @@ class Driving(Caller):
 
     async def freed(self, concurrency_key: str, project_id: str) -> None:
         """A run with this key has ended: take up as many of those that wait for it as may go on."""
-        for run in await self._store.queued_runs(concurrency_key, project_id):
-            if run.id in self._queued and not await self.adopt(run.id):
-                self._hub.close_run(run.id)  # somebody else has it: its followers look there
-            if run.id in self._queued:
+        key = (concurrency_key, project_id)
+        mine = [run_id for run_id, its_key in self._queued.items() if its_key == key]
+        if not mine:
+            return
+        waiting = [run.id for run in await self._store.queued_runs(*key)]
+        # Those that do not wait any more were taken up elsewhere, perhaps by a host that died.
+        for run_id in [*(each for each in waiting if each in mine), *set(mine).difference(waiting)]:
+            if run_id in self._queued and not await self.adopt(run_id):
+                self._hub.close_run(run_id)  # somebody else has it: its followers look there
+            if run_id in self._queued:
                 return
+
+    async def look_at_queues(self) -> None:
+        """Another host has died, which may have taken up runs that wait here, or ended some that
+        they wait for, and told nobody."""
+        for key in set(self._queued.values()):
+            await self.freed(*key)
 
     # -- the alarm -------------------------------------------------------------------------------
 

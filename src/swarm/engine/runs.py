@@ -339,6 +339,7 @@ class RunService(Runs):
         elif await self._peers.is_first():
             # Starting a worker for them would take longer than their users should wait.
             self._taken_over |= {run.id for run in await self.resume()}
+        await self._driving.look_at_queues()
         self._changed.set()
 
     # -- working ---------------------------------------------------------------------------------

@@ -274,6 +274,8 @@ class Starter:
 
     def note_interrupted(self, row: StepRecord, batch: Batch) -> None:
         """Close the attempt that a host which died had under way, if there was one."""
+        if row.error_code is not None:
+            return  # that attempt was over, and the next had not begun
         if row.status is StepState.RUNNING and row.invocation_id is not None:
             reference = self._book.workflow.steps[row.step_id].definition.agent or ""
             digest = self._agents[reference].record.digest

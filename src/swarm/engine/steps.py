@@ -157,6 +157,8 @@ class StepExecution:
             agent_version=agent.record.version,
             inputs=stored_inputs,
             started_at=step.started_at or now_text(),
+            error=None,
+            error_code=None,
             **attempt,
         )
 
@@ -189,8 +191,8 @@ class StepExecution:
 
     def killed(self) -> InvocationRecord | None:
         """The invocation of the attempt that was under way when the step was given up."""
-        if self.step.invocation_id is None:
-            return None
+        if self.step.invocation_id is None or self.step.error_code is not None:
+            return None  # none has begun, or the last is over and the next not begun yet
         started = self.step.attempt_started_at
         wall_ms = round((now() - from_text(started)).total_seconds() * 1000) if started else 0
         return replace(
@@ -311,6 +313,7 @@ class StepExecution:
             error=ended.error,
             error_code=ended.error_code,
         )
+        self.step = failed
         await self._tools.commit(RunChanges(steps=(failed,), invocations=(ended,)), usage)
         kinds: tuple[EventKind, EventKind] = ("step.retrying", "step.started")
         data: JsonObject = {}
