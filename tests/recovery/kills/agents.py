@@ -18,6 +18,7 @@ inputs:
   - {{name: salt, type: integer}}
   - {{name: number, type: integer}}
   - {{name: ledger, type: string, default: ""}}
+  - {{name: spends, type: integer, default: 0}}
   - {{name: pause_ms, type: integer, default: 0}}
   - {{name: failures, type: integer, default: 0}}
   - {{name: is_broken, type: boolean, default: false}}
@@ -51,6 +52,8 @@ def tell(inputs, context, word):
 
 def handler(inputs, context):
     tell(inputs, context, "begin")
+    if inputs["spends"]:
+        context.usage(tokens=inputs["spends"])
     time.sleep(inputs["pause_ms"] / 1000)
     if inputs["is_broken"] or context.attempt <= inputs["failures"]:
         raise ValueError(f"told to fail in attempt {context.attempt}")

@@ -11,16 +11,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tests.recovery.kills.home import Home, Process, wait_until
+from swarm.kernel.clock import now_text
+from tests.recovery.kills.home import Home, Process, printed, wait_until
 from tests.recovery.kills.judging import query
+from tests.recovery.kills.outside import UNFINISHED, Errand, Outside
+from tests.recovery.kills.shared import ended_keys
 from tests.recovery.kills.workflows import Flow
 from tests.recovery.sandbox.traffic import children, kill_child
 
-CLIENTS = 3
+CLIENTS = 4
 """Commands that run at once; the background workers that they start come on top."""
 MOST_BETWEEN_KILLS_SECONDS = 0.4
+SETTLE_SECONDS = 120
 MAX_UNFINISHED = 12
 """Runs on their way from which on no new ones are started."""
+NUMBERS = 2
+"""Few inputs: runs share the results of steps, and the keys of limits."""
+KEYED = 0.4
+"""Share of the runs that are asked for with an idempotency key: one for a workflow and an input."""
 
 
 class Chaos:
@@ -29,7 +37,13 @@ class Chaos:
     def __init__(self, home: Home, flows: list[Flow], isolation: str, rng: random.Random) -> None:
         self.home = home
         self.kills: Counter[str] = Counter()
-        self.numbers: dict[str, int] = {}
+        self.outside = Outside(home, flows)
+        self.cached_since: dict[tuple[str, str], str] = {}
+        """The results seen in the cache, and when; by agent and inputs."""
+        self._keys: dict[Path, str] = {}
+        self.told: dict[str, list[set[str]]] = {}
+        """The runs that each command with an idempotency key told of; those that ended well."""
+        self._errands: dict[Path, Errand] = {}
         self._flows = flows
         self._isolation = isolation
         self._rng = rng
@@ -48,14 +62,15 @@ class Chaos:
         for client in self._clients:
             if client.kind == "worker" and not client.has_ended:
                 os.kill(client.pid, signal.SIGTERM)
-        for client in self._clients:
-            self.home.collect(client)
-        self._clients.clear()
-        ends = time.monotonic() + 60
-        while self._unfinished():
+        ends = time.monotonic() + SETTLE_SECONDS
+        while self._clients or self._unfinished():
             assert time.monotonic() < ends, f"these runs do not end: {self._unfinished()}"
-            process = self.home.start("resume", "runs", "resume")
-            self.home.collect(process)
+            for client in [client for client in self._clients if client.has_ended]:
+                self._collect(client)
+            for errand in self.outside.due():
+                self._collect(self._send(errand))
+            if not self._clients:
+                self.home.collect(self.home.start("resume", "runs", "resume"))
         wait_until(lambda: not self.home.processes(), "something was left running")
         self._check_finished()
 
@@ -63,32 +78,60 @@ class Chaos:
 
     def _keep_busy(self) -> None:
         for client in [client for client in self._clients if client.has_ended]:
-            self._clients.remove(client)
-            self.home.collect(client)
+            self._collect(client)
         while len(self._clients) < CLIENTS:
             self._clients.append(self._start())
 
+    def _collect(self, client: Process) -> None:
+        if client in self._clients:
+            self._clients.remove(client)
+        code = self.home.collect(client)
+        key = self._keys.pop(client.output, None)
+        if key is not None and code == 0:
+            self.told.setdefault(key, []).append(printed(client.output))
+        errand = self._errands.pop(client.output, None)
+        if errand is not None and code == 0:
+            self.outside.end(errand)
+
     def _start(self) -> Process:
-        kinds = {"run": 8, "detach": 5, "resume": 3}
+        kinds = {"run": 8, "detach": 5, "resume": 3, "answer": 5, "event": 3, "cancel": 1}
         if not any(client.kind == "worker" for client in self._clients):
             kinds["worker"] = 2
         if len(self._unfinished()) >= MAX_UNFINISHED:
-            kinds = {"resume": 2, "worker": 3}
+            kinds = {"resume": 2, "worker": 3, "answer": 5, "event": 5, "cancel": 2}
         kind = self._rng.choices(list(kinds), list(kinds.values()))[0]
         match kind:
             case "resume":
                 return self.home.start(kind, "runs", "resume")
             case "worker":
                 return self.home.start(kind, "worker")
-        flow = self._rng.choice(self._flows)
-        number = self._rng.randrange(1_000_000)
+            case "answer" | "event" | "cancel":
+                if errands := self.outside.errands(kind):
+                    return self._send(self._rng.choice(errands))
+                kind = "run"
+        return self._begin(kind)
+
+    def _send(self, errand: Errand) -> Process:
+        self.outside.start(errand)
+        process = self.home.start(errand.kind, *errand.arguments)
+        self._errands[process.output] = errand
+        return process
+
+    def _begin(self, kind: str) -> Process:
+        """Start a run, or ask for one that may be there by its idempotency key."""
+        flow, number = self._rng.choice(self._flows), self._rng.randrange(NUMBERS)
         inputs = [f"number={number}"]
         if self._isolation == "none":
             inputs.append(f"ledger={self.home.ledger}")
         arguments = [word for given in inputs for word in ("--input", given)]
         arguments += ["--isolation", self._isolation]
         arguments += ["--detach"] if kind == "detach" else []
-        return self.home.start(kind, "run", flow.name, *arguments)
+        key = f"{flow.name}-{number}" if self._rng.random() < KEYED else None
+        arguments += ["--idempotency-key", key] if key is not None else []
+        process = self.home.start(kind, "run", flow.name, *arguments)
+        if key is not None:
+            self._keys[process.output] = key
+        return process
 
     # -- kills -----------------------------------------------------------------------------------
 
@@ -156,14 +199,13 @@ class Chaos:
     # -- checks ----------------------------------------------------------------------------------
 
     def _unfinished(self) -> list[str]:
-        rows = query(
-            self.home.root,
-            "SELECT id FROM workflow_runs WHERE status IN ('pending', 'running', 'waiting')",
-        )
-        return [row["id"] for row in rows]
+        return [row["id"] for row in query(self.home.root, UNFINISHED)]
 
     def _check_finished(self) -> None:
         """What was finished at the last look stands as it was."""
+        known = ended_keys(self.home.root, {flow.name: flow for flow in self._flows})
+        for key in known - self.cached_since.keys():
+            self.cached_since[key] = now_text()
         rows = query(
             self.home.root,
             "SELECT * FROM step_executions WHERE status IN ('succeeded', 'failed', 'skipped')",

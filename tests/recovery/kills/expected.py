@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.recovery.kills.workflows import Flow, Step
+from tests.recovery.kills.workflows import ACTIONS, NEVER_ANSWERED, Flow, Step
 
 
 @dataclass
@@ -29,6 +29,13 @@ class Expected:
     """What other steps read of those."""
     may_stop: set[str] = field(default_factory=set)
     """Steps that the run's failure may keep from starting."""
+
+
+def action_states(flow: Flow, status: str) -> dict[str, str]:
+    """How the steps of the actions have ended in a run that has ended with ``status``."""
+    if not flow.has_actions:
+        return {}
+    return {name: "succeeded" if end == status else "skipped" for end, name in ACTIONS.items()}
 
 
 def value_of(salt: int, number: int, values: list[Any], errors: list[str], text: str) -> int:
@@ -54,6 +61,8 @@ def expect(flow: Flow, number: int) -> Expected:
             found.failed_by.add(step.id)
         if step.is_handled:
             _handle(step, number, found)
+    if NEVER_ANSWERED in found.states.values():
+        found.status = "cancelled"
     if found.failed_by:
         found.status = "failed"
         certain = _ancestors(flow, found.failed_by)
@@ -65,10 +74,12 @@ def expect(flow: Flow, number: int) -> Expected:
 def _state(step: Step, found: Expected) -> str:
     needed = {*step.reads, *step.needs, *step.reads_error_of}
     states = {found.states[other] for other in needed}
-    if needed & found.failed_by or "stopped" in states:
+    if needed & found.failed_by or states & {"stopped", NEVER_ANSWERED}:
         return "stopped"
     if step.when is False or (step.when is None and "skipped" in states):
         return "skipped"
+    if step.answer == NEVER_ANSWERED:
+        return NEVER_ANSWERED
     return "failed" if step.is_broken else "succeeded"
 
 
@@ -77,7 +88,7 @@ def _handle(step: Step, number: int, found: Expected) -> None:
     ended = found.states[step.id]
     found.states[step.handler] = {"failed": "succeeded"}.get(ended, ended)
     if ended == "failed":
-        found.outputs[step.handler] = {"value": value_of(step.salt, number, [], ["error"], "")}
+        found.outputs[step.handler] = {"value": value_of(step.salt, number, [], [step.code], "")}
 
 
 def _value(step: Step, outputs: Any) -> Any:
@@ -85,12 +96,20 @@ def _value(step: Step, outputs: Any) -> Any:
         return [each["value"] for each in outputs]
     if step.calls is not None:
         return outputs[step.calls.given[-1]]
+    if step.answer is not None:
+        return outputs["values"]["amount"]
+    if step.hears:
+        return outputs["payload"]["value"]
     return outputs.get("value")
 
 
 def _outputs(step: Step, flow: Flow, number: int, found: Expected) -> Any:
     if step.waits_seconds is not None:
         return {}
+    if step.answer is not None:
+        return {"approved": True, "values": {"amount": step.salt}}
+    if step.hears:
+        return {"payload": {"value": number}}
     if step.calls is not None:
         called = expect(step.calls, number + step.salt)
         return {each: called.values[each] for each in step.calls.given}
@@ -98,7 +117,8 @@ def _outputs(step: Step, flow: Flow, number: int, found: Expected) -> Any:
     gives_file = {other.id for other in flow.steps if other.gives_file}
     source = next((other for other in step.reads if other in gives_file), None)
     text = file_of(found.values[source]).decode() if source else ""
-    errors = ["error" for _ in step.reads_error_of]
+    codes = {other.id: other.code for other in flow.steps}
+    errors = [codes[other] for other in step.reads_error_of]
     if step.items is not None:
         return [{"value": value_of(item, number, values, errors, text)} for item in step.items]
     value = value_of(step.salt, number, values, errors, text)

@@ -154,10 +154,12 @@ class Home:
 
     def accepted(self) -> set[str]:
         """The runs whose id was printed by any command."""
-        found: set[str] = set()
-        for output in self._outputs.iterdir():
-            found.update(_RUN_ID.findall(output.read_text(errors="replace")))
-        return found
+        return set().union(*(printed(output) for output in self._outputs.iterdir()))
+
+    def crashes(self) -> list[str]:
+        """What any command reported as unexpected."""
+        reports = (self.root / "registry/logs").glob("crash-*.txt")
+        return [report.read_text() for report in reports]
 
     def _ask(self, request: list[object]) -> int:
         assert self._nursery.stdin is not None
@@ -210,6 +212,11 @@ class Home:
                     if message.startswith("ledger "):
                         found.append(message)
         return found
+
+
+def printed(output: Path) -> set[str]:
+    """The runs that a command's output names."""
+    return set(_RUN_ID.findall(output.read_text(errors="replace")))
 
 
 def wait_until(reached: Callable[[], bool], what: str) -> None:

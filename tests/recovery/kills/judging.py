@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.recovery.kills.expected import expect
+from tests.recovery.kills.expected import Expected, action_states, expect
 from tests.recovery.kills.home import Effect
 from tests.recovery.kills.workflows import Flow
+
+CUTS = ("cancelled", "budget")
+"""Error codes of runs that were cut short."""
 
 
 def query(home: Path, sql: str, *values: object) -> list[sqlite3.Row]:
@@ -21,32 +25,56 @@ def query(home: Path, sql: str, *values: object) -> list[sqlite3.Row]:
         return connection.execute(sql, values).fetchall()
 
 
-def check_run(home: Path, run_id: str, flow: Flow, number: int) -> None:
+def check_run(home: Path, run_id: str, flow: Flow, number: int, cuts: Collection[str] = ()) -> None:
+    """``cuts``: what may have ended the run early, ``cancelled`` or ``budget``."""
     expected = expect(flow, number)
     (run,) = query(home, "SELECT * FROM workflow_runs WHERE id = ?", run_id)
-    assert run["status"] == expected.status, (run["error_step"], run["error"])
-    results = json.loads(run["step_results"])
+    cut = run["error_code"] if run["error_code"] in CUTS else None
+    if cut is None:
+        assert run["status"] == expected.status, (run["error_step"], run["error"])
+        assert not flow.is_short or expected.failed_by, "the budget is not used up"
+    else:
+        assert cut in cuts, f"nothing should have cut the run short, but: {run['error']}"
     steps = {
         row["step_id"]: row
         for row in query(
             home, "SELECT * FROM step_executions WHERE run_id = ? AND item_index = -1", run_id
         )
     }
-    assert steps.keys() == expected.states.keys()
-    waits = {step.id for step in flow.steps if step.waits_seconds is not None}
+    actions = action_states(flow, run["status"])
+    assert steps.keys() == expected.states.keys() | actions.keys()
+    check_outputs(json.loads(run["step_results"]), steps, flow, expected)
     for step_id, row in steps.items():
-        state = expected.states[step_id]
+        state = actions.get(step_id) or expected.states[step_id]
         if row["error_code"] == "not_reached":
             assert row["status"] in ("skipped", "cancelled")
-            assert step_id in expected.may_stop, f"{step_id} was not reached"
-            continue
-        assert row["status"] == state, f"{step_id} is {row['status']}, not {state}: {row['error']}"
-        if state == "succeeded" and step_id not in waits:
-            assert outputs_of(results[step_id]["outputs"]) == expected.outputs[step_id], step_id
-    if expected.status == "succeeded":
+            may_stop = actions.get(step_id) == "skipped" or step_id in expected.may_stop
+            assert may_stop or (cut and step_id not in actions), f"{step_id} was not reached"
+        elif row["error_code"] == "budget":
+            assert "budget" in cuts
+        elif row["status"] == "cancelled":
+            assert cut, f"{step_id} was cancelled"
+            assert step_id not in actions
+        else:
+            told = f"{step_id} is {row['status']}, not {state}: {row['error']}"
+            assert row["status"] == state, told
+    if run["status"] == "succeeded":
         assert json.loads(run["outputs"]) == {step: expected.values[step] for step in flow.given}
-    else:
+    elif cut is None:
         assert run["error_step"] in expected.failed_by
+
+
+def check_outputs(
+    results: Any, rows: dict[str, sqlite3.Row], flow: Flow, expected: Expected
+) -> None:
+    waits = {step.id for step in flow.steps if step.only_waits}
+    for step_id, outputs in expected.outputs.items():
+        if rows[step_id]["status"] != "succeeded":
+            continue
+        given = outputs_of(results[step_id]["outputs"])
+        if step_id in waits:  # who answered, and when, is not known beforehand
+            given = {name: given[name] for name in outputs}
+        assert given == outputs, step_id
 
 
 def outputs_of(outputs: Any) -> Any:
@@ -63,7 +91,8 @@ def check_effects(home: Path, run_id: str, flow: Flow, effects: list[Effect]) ->
     attempts: dict[str, list[tuple[int, str]]] = {}
     for row in query(home, "SELECT * FROM invocations WHERE run_id = ?", run_id):
         assert row["status"] != "running", f"attempt {row['attempt']} of {row['step_id']}"
-        attempts.setdefault(key_of(row), []).append((row["attempt"], row["status"]))
+        how = "refused" if row["error_code"] == "budget" else row["status"]
+        attempts.setdefault(key_of(row), []).append((row["attempt"], how))
     told: dict[str, list[Effect]] = {}
     for effect in effects:
         told.setdefault(effect.key.partition(":")[2], []).append(effect)
@@ -72,13 +101,16 @@ def check_effects(home: Path, run_id: str, flow: Flow, effects: list[Effect]) ->
     idle = {step.id for step in flow.steps if not step.executes}
     for step in steps:
         key = key_of(step)
+        lines, made = told.get(key, []), sorted(attempts.get(key, []))
         ended = step["status"] in ("succeeded", "failed", "skipped", "cancelled")
         assert ended, f"{key} is {step['status']} though its run has ended"
+        check_attempts(key, lines, made)
         if step["status"] == "skipped" or key in idle:
-            assert key not in told, f"{key} was skipped but executed: {told[key]}"
-        elif step["status"] != "cancelled":  # it was running when another step's failure ended all
-            assert key in attempts, f"{key} is {step['status']} but no attempt is recorded"
-            check_attempts(key, step["status"], told.get(key, []), sorted(attempts[key]))
+            assert not lines, f"{key} was skipped but executed: {lines}"
+        elif step["reused_from"] is not None:
+            assert "ok" not in [how for _, how in made], f"{key} was reused, and executed"
+        elif step["status"] != "cancelled" and step["error_code"] != "budget":
+            check_last(key, step["status"], lines, made)
 
 
 def key_of(row: sqlite3.Row) -> str:
@@ -87,15 +119,20 @@ def key_of(row: sqlite3.Row) -> str:
     return str(row["step_id"]) if item == -1 else f"{row['step_id']}:{item}"
 
 
-def check_attempts(key: str, status: str, lines: list[Effect], made: list[tuple[int, str]]) -> None:
+def check_attempts(key: str, lines: list[Effect], made: list[tuple[int, str]]) -> None:
     counted = Counter((line.word, line.attempt) for line in lines)
-    assert set(counted.values()) == {1}, f"an attempt of {key} was made twice: {lines}"
+    assert set(counted.values()) <= {1}, f"an attempt of {key} was made twice: {lines}"
     order = [line.attempt for line in lines]
     assert order == sorted(order), f"an attempt of {key} outlived its successor: {lines}"
-    unknown = set(order) - {attempt for attempt, _ in made}
-    assert not unknown, f"{key} ({status}): {unknown} of {lines} is not recorded: {made}"
+    allowed = {attempt for attempt, how in made if how != "refused"}
+    assert set(order) <= allowed, f"{key}: not all of {lines} are recorded: {made}"
+
+
+def check_last(key: str, status: str, lines: list[Effect], made: list[tuple[int, str]]) -> None:
+    """The last attempt is what the step ended with."""
+    assert made, f"{key} is {status} but no attempt is recorded"
     last, how = made[-1]
-    assert order[-1] == last, f"{key}: {lines} but the journal says {made}"
+    assert lines[-1].attempt == last, f"{key}: {lines} but the journal says {made}"
     if status == "succeeded":
         assert [outcome for _, outcome in made].count("ok") == 1
         assert how == "ok"

@@ -14,10 +14,19 @@ import os
 import sys
 
 from swarm.cli import session
-from swarm.cli.commands import agent_registry, run, runs, steer, worker, workflow_registry
+from swarm.cli.commands import (
+    agent_registry,
+    answers,
+    events,
+    run,
+    runs,
+    steer,
+    worker,
+    workflow_registry,
+)
 from swarm.cli.main import main as swarm
 
-LOADED = (session, agent_registry, run, runs, steer, worker, workflow_registry)
+LOADED = (session, agent_registry, answers, events, run, runs, steer, worker, workflow_registry)
 """Loaded here, which the commands would do one by one."""
 
 

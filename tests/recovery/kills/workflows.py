@@ -23,6 +23,12 @@ LONG_WAIT_SECONDS = 2.3
 """Longer than a host holds a run that only waits (``swarm.engine.driver.HOLD_SECONDS``)."""
 ATTEMPTS = 60
 """More than sandboxes of one step are ever killed."""
+SHORT, AMPLE = 0.5, 1e6
+"""Budgets, as shares of what a run spends at least."""
+EVENT = "told"
+NEVER_ANSWERED = "unanswered"
+ACTIONS = {"succeeded": "on_success", "failed": "on_error", "cancelled": "on_cancel"}
+"""The action that is done when a run has ended so; the id of its step is the same."""
 RETRIED = ("killed", "exited", "protocol", "sandbox_unavailable", "error")
 """What the kill of a sandbox, of a plain process or of a zygote is told as, and a flaky handler."""
 
@@ -58,6 +64,13 @@ class Step:
     """It waits for that time instead of calling anything."""
     is_handled: bool = False
     """Another step runs when it has failed."""
+    answer: Literal["approved", "rejected", "unanswered"] | None = None
+    """It waits for a person, who will say this."""
+    hears: bool = False
+    """It waits for an event."""
+    is_cached: bool = False
+    spends: int = 0
+    """Tokens, in each attempt."""
 
     @property
     def handler(self) -> str:
@@ -68,13 +81,30 @@ class Step:
         """The expression of what it gives."""
         if self.items is not None:
             return f"${{steps.{self.id}.outputs | map(attribute='value') | list}}"
+        if self.answer is not None:
+            return f"${{steps.{self.id}.outputs.values.amount}}"
+        if self.hears:
+            return f"${{steps.{self.id}.outputs.payload.value}}"
         name = "value" if self.calls is None else self.calls.given[-1]
         return f"${{steps.{self.id}.outputs.{name}}}"
 
     @property
     def executes(self) -> bool:
         """Whether an agent is called for it as a whole."""
-        return self.items is None and self.calls is None and self.waits_seconds is None
+        return self.items is None and self.calls is None and not self.only_waits
+
+    @property
+    def gives_value(self) -> bool:
+        return not self.is_broken and self.waits_seconds is None
+
+    @property
+    def only_waits(self) -> bool:
+        return self.waits_seconds is not None or self.answer is not None or self.hears
+
+    @property
+    def code(self) -> str:
+        """Of its failure."""
+        return "rejected" if self.answer == "rejected" else "error"
 
 
 @dataclass(frozen=True)
@@ -85,10 +115,34 @@ class Flow:
     steps: tuple[Step, ...]
     given: tuple[str, ...]
     """Steps whose values are the run's outputs; none of them is ever skipped or broken."""
+    budget: float | None = None
+    """Of tokens, as a share of what a run spends at least."""
+    limit: int | None = None
+    """Of runs at once whose number is even, and of those whose number is odd."""
+    has_actions: bool = False
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether its runs end only when they are cancelled."""
+        return any(step.answer == NEVER_ANSWERED for step in self.steps)
+
+    @property
+    def tokens(self) -> int | None:
+        """The budget: of what the steps spend that are sure to run, and never reuse a result."""
+        if self.budget is None:
+            return None
+        sure = [step for step in self.steps if step.id in self.given and not step.is_cached]
+        spent = sum(step.spends * (1 if step.items is None else len(step.items)) for step in sure)
+        return max(1, int(self.budget * spent))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether its runs use their budget up."""
+        return self.budget == SHORT
 
     def document(self) -> dict[str, Any]:
         """The workflow as it is registered (JSON is YAML)."""
-        return {
+        document: dict[str, Any] = {
             "name": self.name,
             "version": "1.0.0",
             "inputs": [
@@ -98,6 +152,13 @@ class Flow:
             "steps": [_step_document(step, self) for step in self.steps],
             "outputs": {step.id: step.value for step in self.steps if step.id in self.given},
         }
+        if self.tokens is not None:
+            document["budget"] = {"tokens": self.tokens}
+        if self.limit is not None:
+            document["concurrency"] = {"key": "${inputs.number % 2}", "limit": self.limit}
+        if self.has_actions:
+            document |= {action: [{"step": _simple_step(action)}] for action in ACTIONS.values()}
+        return document
 
     def text(self) -> str:
         return json.dumps(self.document(), indent=1)
@@ -107,6 +168,11 @@ def _step_document(step: Step, flow: Flow) -> dict[str, Any]:
     document: dict[str, Any] = {"id": step.id}
     if step.waits_seconds is not None:
         document["wait"] = {"duration": step.waits_seconds}
+    elif step.answer is not None:
+        form = [{"name": "amount", "type": "integer"}]
+        document["wait"] = {"approval": {"message": "Go on?", "form": form}}
+    elif step.hears:
+        document["wait"] = {"event": {"name": EVENT, "key": "${run.id}"}}
     elif step.calls is not None:
         document["workflow"] = step.calls.name
         number = f"${{inputs.number + {step.salt}}}"
@@ -120,14 +186,19 @@ def _step_document(step: Step, flow: Flow) -> dict[str, Any]:
         sign = ">=" if step.when else "<"
         document["when"] = f"${{inputs.number {sign} 0}}"
     if step.is_handled:
-        inputs = {"salt": step.salt, "number": "${inputs.number}", "ledger": "${inputs.ledger}"}
-        handler = {"id": step.handler, "agent": "inside", "retry": _retry(RETRIED)}
-        handler["inputs"] = {**inputs, "errors": ["${error.code}"]}
+        handler = _simple_step(step.handler, step.salt)
+        handler["inputs"]["errors"] = ["${error.code}"]
         then = "continue" if step.survives else "fail"
         document["on_error"] = {"steps": [handler], "then": then}
     elif step.survives:
         document["on_error"] = "continue"
     return document
+
+
+def _simple_step(name: str, salt: int = 0) -> dict[str, Any]:
+    """A step that reads no other."""
+    inputs = {"salt": salt, "number": "${inputs.number}", "ledger": "${inputs.ledger}"}
+    return {"id": name, "agent": "inside", "retry": _retry(RETRIED), "inputs": inputs}
 
 
 def _agent_document(step: Step, flow: Flow) -> dict[str, Any]:
@@ -136,6 +207,7 @@ def _agent_document(step: Step, flow: Flow) -> dict[str, Any]:
         "salt": step.salt if step.items is None else "${item}",
         "number": "${inputs.number}",
         "ledger": "${inputs.ledger}",
+        "spends": step.spends,
         "pause_ms": step.pause_ms,
         "failures": step.failures,
         "is_broken": step.is_broken,
@@ -148,6 +220,8 @@ def _agent_document(step: Step, flow: Flow) -> dict[str, Any]:
     document: dict[str, Any] = {"agent": step.agent, "inputs": inputs}
     if step.items is not None:
         document |= {"for_each": list(step.items), "max_parallel": 1 + step.salt % 3}
+    if step.is_cached:
+        document["cache"] = {}
     document["retry"] = _retry(RETRIED[:-1] if step.is_broken else RETRIED)
     return document
 
@@ -162,9 +236,12 @@ Feature = Callable[[Step, "Drawing"], Step]
 class Drawing:
     """The workflow so far, and the choices."""
 
-    def __init__(self, chance: random.Random, quick: bool, children: Sequence[Flow]) -> None:
+    def __init__(
+        self, chance: random.Random, quick: bool, children: Sequence[Flow], is_alone: bool
+    ) -> None:
         self.chance = chance
         self.quick = quick
+        self.is_alone = is_alone
         self.children = children
         self.steps: list[Step] = []
 
@@ -173,7 +250,7 @@ class Drawing:
 
 
 def _reads(step: Step, drawing: Drawing) -> Step:
-    whole = [o for o in drawing.steps if not o.is_broken and o.waits_seconds is None]
+    whole = [other for other in drawing.steps if other.gives_value]
     return replace(step, reads=tuple(other.id for other in drawing.some(whole, 3)))
 
 
@@ -216,12 +293,25 @@ def _gives_file(step: Step, _: Drawing) -> Step:
     return replace(step, gives_file=not step.is_broken)
 
 
+def _asks(step: Step, drawing: Drawing) -> Step:
+    """Whoever breaks does so by being rejected."""
+    if drawing.is_alone:
+        return step
+    broken, survives = step.is_broken, step.survives
+    answer: Literal["approved", "rejected"] = "rejected" if broken else "approved"
+    return replace(_bare(step), answer=answer, is_broken=broken, survives=survives)
+
+
+def _hears(step: Step, drawing: Drawing) -> Step:
+    return step if drawing.is_alone else replace(_bare(step), hears=True)
+
+
 def _is_handled(step: Step, _: Drawing) -> Step:
     return replace(step, is_handled=step.is_broken)
 
 
 def _fans_out(step: Step, drawing: Drawing) -> Step:
-    if step.is_broken or step.gives_file:
+    if step.is_broken or step.gives_file or not step.executes:
         return step
     items = tuple(drawing.chance.randrange(MAX_VALUE) for _ in range(drawing.chance.randint(1, 5)))
     return replace(step, items=items)
@@ -237,6 +327,15 @@ def _waits_for_time(step: Step, drawing: Drawing) -> Step:
     """For so short that the run is held, or so long that its host gives it up."""
     seconds = (0.01, 0.02) if drawing.quick else (0.05, 0.3, LONG_WAIT_SECONDS)
     return replace(_bare(step), waits_seconds=drawing.chance.choice(seconds))
+
+
+def _is_cached(step: Step, _: Drawing) -> Step:
+    return replace(step, is_cached=not step.is_broken and not step.only_waits and not step.calls)
+
+
+def _spends(step: Step, drawing: Drawing) -> Step:
+    spends = drawing.chance.randint(1, 9)
+    return step if step.only_waits or step.calls else replace(step, spends=spends)
 
 
 def _bare(step: Step) -> Step:
@@ -261,10 +360,14 @@ FEATURES: tuple[tuple[float, Feature], ...] = (
     (0.12, _breaks),
     (0.2, _is_conditional),
     (0.15, _gives_file),
+    (0.2, _asks),
+    (0.1, _hears),
     (0.6, _is_handled),
     (0.15, _fans_out),
     (0.12, _calls),
     (0.08, _waits_for_time),
+    (0.3, _is_cached),
+    (0.5, _spends),
     (1.0, _placed),
 )
 """How often a step gets each, in the order in which they are drawn."""
@@ -272,7 +375,12 @@ SLOW: frozenset[Feature] = frozenset({_lingers, _pauses})
 
 
 def draw_flow(
-    name: str, chance: random.Random, *, quick: bool = False, children: Sequence[Flow] = ()
+    name: str,
+    chance: random.Random,
+    *,
+    quick: bool = False,
+    children: Sequence[Flow] = (),
+    is_alone: bool = True,
 ) -> Flow:
     """A random workflow; the same choices give the same.
 
@@ -281,8 +389,9 @@ def draw_flow(
         chance: the choices.
         quick: whether it is to do little, and fast.
         children: workflows that it may call: each gives something, and cannot fail.
+        is_alone: whether nobody answers it, or tells it of events.
     """
-    drawing = Drawing(chance, quick, children)
+    drawing = Drawing(chance, quick, children, is_alone)
     for number in range(chance.randint(2, MAX_QUICK_STEPS if quick else MAX_STEPS)):
         agent: Literal["inside", "outside"] = chance.choice(("inside", "outside"))
         step = Step(f"s{number}", "inside" if quick else agent, chance.randrange(MAX_VALUE))
@@ -300,16 +409,27 @@ def _sure(steps: list[Step]) -> tuple[str, ...]:
         needed = {*step.reads, *step.needs, *step.reads_error_of}
         if step.when is False or (step.when is None and needed & skipped):
             skipped.add(step.id)
-    return tuple(
-        step.id
-        for step in steps
-        if step.id not in skipped and not step.is_broken and step.waits_seconds is None
-    )
+    return tuple(step.id for step in steps if step.id not in skipped and step.gives_value)
+
+
+def limited(flow: Flow, chance: random.Random) -> Flow:
+    """The workflow with limits and actions of its own, or some of them."""
+    budget = chance.choice((None, None, SHORT, AMPLE))
+    if (replace(flow, budget=1.0).tokens or 0) < 2:
+        budget = None
+    limit = chance.choice((None, None, 1, 2))
+    return replace(flow, budget=budget, limit=limit, has_actions=chance.random() < 0.6)
+
+
+def endless(flow: Flow) -> Flow:
+    """The workflow with a step at its end that waits for what never comes."""
+    last = Step("last", "inside", 0, answer="unanswered")
+    return replace(flow, steps=(*flow.steps, last), budget=None, has_actions=True)
 
 
 def draw_child(name: str, chance: random.Random) -> Flow:
     """A workflow for others to call."""
     while True:
-        flow = draw_flow(name, chance, quick=True)
+        flow = draw_flow(name, chance, quick=True, is_alone=False)
         if flow.given and all(step.survives or not step.is_broken for step in flow.steps):
             return flow
