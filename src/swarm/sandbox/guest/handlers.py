@@ -132,16 +132,36 @@ class Context:
 class LogRecords(logging.Handler):
     """Sends the records of Python's ``logging`` to the invocation's log."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport | None = None) -> None:
         super().__init__(logging.INFO)
-        self._transport = transport
+        self.transport = transport
+        """Without one, records go nowhere."""
         self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self.transport is None:
+            return
         level = "debug" if record.levelno < logging.INFO else "info"
         if record.levelno >= logging.WARNING:
             level = "error" if record.levelno >= logging.ERROR else "warning"
-        self._transport.notify("log", {"level": level, "message": printable(self.format(record))})
+        self.transport.notify("log", {"level": level, "message": printable(self.format(record))})
+
+
+_RECORDS = LogRecords()
+
+
+def prepare_logging() -> None:
+    """Make ``logging`` lead to :func:`send_records`; may be done before a fork."""
+    root = logging.getLogger()
+    if _RECORDS not in root.handlers:
+        root.addHandler(_RECORDS)
+        root.setLevel(logging.INFO)
+
+
+def send_records(transport: Transport) -> None:
+    """Send the records of Python's ``logging`` on this transport."""
+    prepare_logging()
+    _RECORDS.transport = transport
 
 
 def load_handler(entry: str, package: str) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ import os
 import sys
 
 from . import serving
+from .handlers import prepare_logging
 from .protocol import Failure
 
 _TIMES = 20
@@ -34,6 +35,7 @@ def rehearse() -> None:
     """
     environment, path = dict(os.environ), list(sys.path)
     os.environ.update(_ENVIRONMENT)
+    prepare_logging()
     for _ in range(_TIMES):
         handler = serving.load(_ENTRY)
         if isinstance(handler, Failure):

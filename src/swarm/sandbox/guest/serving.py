@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 import os
 import site
 import socket
@@ -19,7 +18,7 @@ from typing import Any
 
 from . import protocol
 from .command import run_command
-from .handlers import Context, LogRecords, execute, failure_of, load_handler
+from .handlers import Context, execute, failure_of, load_handler, send_records
 from .protocol import Failure, Wire, encode
 
 _REHEARSE_AFTER_SECONDS = 0.005
@@ -52,9 +51,7 @@ class Guest:
         self._wire = Wire(descriptor)
         _open_streams()
         sys.dont_write_bytecode = True
-        root = logging.getLogger()
-        root.addHandler(LogRecords(self._wire))
-        root.setLevel(logging.INFO)
+        send_records(self._wire)
 
     def serve(self, *, rehearses: bool = True) -> None:
         """Wait for a call and answer it; returns without an answer when the host is gone.

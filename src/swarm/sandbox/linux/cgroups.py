@@ -20,6 +20,8 @@ from swarm.sandbox.ports import Limits
 
 _PREFIX: Final = "swarm-"
 _V1_CONTROLLERS: Final = ("memory", "pids", "cpu")
+_READ_BYTES: Final = 4096
+"""More than any of the files read here has."""
 _REQUIRED: Final = {"memory", "pids"}
 _CPU_SHARES: Final = 1024 * (os.cpu_count() or 1)
 """Version 1, all sandboxes together: on each processor as much as one thread of the host's, however
@@ -165,10 +167,10 @@ class _TreeV1:
         memory.mkdir(parents=True)
         pids.mkdir(parents=True)
         group = _GroupV1(memory, pids)
-        (memory / "memory.limit_in_bytes").write_text(str(limits.memory_bytes))
+        _set(memory / "memory.limit_in_bytes", str(limits.memory_bytes))
         # Absent where swap is not accounted; then there is none to bound here.
         _write(memory / "memory.memsw.limit_in_bytes", str(limits.memory_bytes))
-        (pids / "pids.max").write_text(str(limits.processes))
+        _set(pids / "pids.max", str(limits.processes))
         return group
 
     def close(self) -> None:
@@ -254,8 +256,11 @@ class _GroupV2:
 def _watch_oom(memory: Path) -> int:
     """An eventfd that counts when the group runs out of memory (cgroup-v1/memory.rst, 10)."""
     event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    with (memory / "memory.oom_control").open() as control:
-        (memory / "cgroup.event_control").write_text(f"{event} {control.fileno()}")
+    control = _open(memory / "memory.oom_control", os.O_RDONLY)
+    try:
+        _set(memory / "cgroup.event_control", f"{event} {control}")
+    finally:
+        os.close(control)
     return event
 
 
@@ -290,17 +295,36 @@ def _remove(folder: Path) -> None:
 
 def _write(path: Path, text: str) -> bool:
     try:
-        path.write_text(text)
+        _set(path, text)
     except OSError:
         return False
     return True
 
 
+def _set(path: Path, text: str) -> None:
+    descriptor = _open(path, os.O_WRONLY | os.O_CREAT)  # The kernel refuses to make any.
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        descriptor = _open(path, os.O_RDONLY)
     except OSError:
         return ""
+    try:
+        return os.read(descriptor, _READ_BYTES).decode()
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path, flags: int) -> int:
+    """Without a file object: every call comes this way several times."""
+    return os.open(path, flags | os.O_CLOEXEC)
 
 
 def _number(text: str) -> int:
