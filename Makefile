@@ -42,8 +42,9 @@ format: setup-dev ## Format the code and apply the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: setup ## Write docs/reference anew from the code
+docs: setup ## Write docs/reference and deploy/seccomp.json anew from the code
 	$(BIN)/python scripts/generate_reference.py
+	$(BIN)/python scripts/generate_deployment.py
 
 lock: setup-dev ## Write the hashed locks anew from pyproject.toml (UV="--upgrade" for newer)
 	sh scripts/lock.sh $(UV)

@@ -26,6 +26,8 @@ PROGRAMS = {
     "qemu-system-x86_64": ("qemu-system-x86", "virtual machines (level microvm)"),
     "sqfstar": ("squashfs-tools", "virtual machines (level microvm)"),
     "initdb": ("postgresql", "everything on PostgreSQL: its store, and a fleet of workers"),
+    "crun": ("crun", "that sandboxes are made in containers, and refused with the right remedy"),
+    "systemd-analyze": ("systemd", "the units for systemd"),
     "ip": ("iproute2", "machines of a fleet that are cut off from each other"),
 }
 """Program: its Debian packages, and what the tests cannot show without it."""

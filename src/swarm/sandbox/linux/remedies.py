@@ -9,9 +9,9 @@ from pathlib import Path
 from swarm.kernel.errors import SandboxUnavailable
 
 _CONTAINER = (
-    "inside a container, start it with `--security-opt seccomp=unconfined "
-    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined` (or as root with "
-    "`--privileged`)"
+    "inside a container, start it with `--security-opt seccomp=deploy/seccomp.json --security-opt "
+    "apparmor=unconfined --security-opt systempaths=unconfined` (the profile is Swarm's; "
+    "`seccomp=unconfined` does too), a pod with what the Helm chart in deploy/ sets"
 )
 _TOO_OLD = "Linux 5.12 or newer is needed"
 _FILES = {

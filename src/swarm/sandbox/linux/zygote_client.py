@@ -201,6 +201,10 @@ class Zygote:
             data = self._control.recv(_MESSAGE_LIMIT)
         except BlockingIOError:
             return
+        except ConnectionResetError:
+            # It ended without reading all that was sent to it, which is told once, and before what
+            # it had to say. That is still there to be read, and after it the end.
+            return
         except ConnectionError:
             data = b""
         if data:
