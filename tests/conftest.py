@@ -18,6 +18,8 @@ import hypothesis
 import pytest
 
 import swarm
+from swarm.kernel.settings import Settings
+from tests.postgres.pool import EmptyDatabases
 from tests.postgres.server import PostgresServer, find_binaries, running_server
 
 SCALE = os.environ.get("SWARM_TEST_SCALE", "small")
@@ -100,6 +102,22 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     name = postgres.create_database()
     yield postgres.url(name)
     postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def empty_databases(
+    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> EmptyDatabases:
+    """Databases with Swarm's tables and no rows."""
+    return EmptyDatabases(postgres, Settings(home=tmp_path_factory.mktemp("databases")))
+
+
+@pytest.fixture
+def migrated_url(empty_databases: EmptyDatabases) -> Iterator[str]:
+    """The address of a database with Swarm's tables and no rows. Do not change the tables."""
+    url = empty_databases.take()
+    yield url
+    empty_databases.give_back(url)
 
 
 @pytest.fixture

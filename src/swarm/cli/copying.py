@@ -42,8 +42,9 @@ class CountedFile:
 
 
 @asynccontextmanager
-async def telling(verb: str, counted: CountedFile | None = None) -> AsyncIterator[None]:
-    """While this lasts, tell on a terminal what is being done, and how far it has come."""
+async def telling(verb: str, counted: object = None) -> AsyncIterator[None]:
+    """While this lasts, tell on a terminal what is being done, and how far it has come: the text
+    of ``counted``."""
     terminal = stderr()
     if not terminal.is_terminal:
         yield

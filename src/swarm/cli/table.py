@@ -74,6 +74,9 @@ SECRET = {
 DATABASE = {
     "backup": _command("database:backup", "Copy the database while it is in use."),
     "check": _command("database:check", "Check that the database is sound."),
+    "copy": _command("database:copy", "Copy all records between SQLite and PostgreSQL."),
+    "migrate": _command("database:migrate", "Make the tables, or bring them up to date."),
+    "status": _command("database:status", "Show which database it is, and its version."),
 }
 
 EVENTS = {
@@ -95,7 +98,7 @@ ROOT = {
     "events": Entry("Send events to runs that wait.", commands=EVENTS, section=_RUN),
     "worker": _command("worker:worker", "Drive runs until stopped.", _RUN),
     "health": _command("health:health", "Ask the worker whether it is ready.", _RUN),
-    "db": Entry("Back up and check the database.", commands=DATABASE, section=_MACHINE),
+    "db": Entry("Back up, check and move the database.", commands=DATABASE, section=_MACHINE),
     "sandbox": Entry("Prepare virtual machines for agents.", commands=SANDBOX, section=_MACHINE),
     "doctor": _command("doctor:doctor", "Say what this machine can and cannot do.", _MACHINE),
     "settings": _command(

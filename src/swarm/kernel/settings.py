@@ -47,11 +47,6 @@ class Settings(BaseModel):
         description="PostgreSQL database of many machines, postgresql://user:password@host/name; "
         "without one, the home's own SQLite file is used. Never printed.",
     )
-    database_listen_url: SecretStr | None = Field(
-        None,
-        description="The same database past a pooler: notifications need a connection of their "
-        "own, which PgBouncer in transaction mode does not give. Never printed.",
-    )
     database_writers: int = Field(
         2, ge=1, le=16, description="Connections of one process that write to PostgreSQL."
     )

@@ -155,6 +155,8 @@ class RunRecord(Struct, frozen=True):
     priority: int = 0
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
+    runs_on: tuple[str, ...] = ()
+    """Labels that a worker must have to drive it."""
     wake_at: str | None = None
     """When a waiting run goes on by itself."""
     labels: JsonObject = field(default_factory=dict)

@@ -15,10 +15,8 @@ from swarm.kernel.clock import now_text
 from swarm.kernel.ids import new_id
 from swarm.kernel.settings import Settings
 from swarm.store.ports import Store
-from swarm.store.postgres.migration import migrate
 from swarm.store.records import AgentRecord, RunRecord, StepRecord, WorkflowRecord
 from tests.contract.store.backends import open_at
-from tests.postgres.server import PostgresServer
 
 OpenStore = Callable[[], Awaitable[Store]]
 BACKENDS = ("sqlite", "postgres")
@@ -84,14 +82,6 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
-def migrated(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The name of a PostgreSQL database with all tables, to copy."""
-    name = postgres.create_database()
-    migrate(postgres.url(name), Settings(home=tmp_path_factory.mktemp("home")))
-    return name
-
-
 MakeAddress = Callable[..., str]
 
 
@@ -100,18 +90,23 @@ def make_address(
     backend: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[MakeAddress]:
     """Makes addresses of databases; ``empty`` ones have no tables yet."""
+    pooled: list[str] = []
     made: list[str] = []
     folders = itertools.count()
 
     def make(*, empty: bool = False) -> str:
         if backend == "sqlite":
             return str(tmp_path / f"database-{next(folders)}" / "registry.db")
-        server = request.getfixturevalue("postgres")
-        template = "template0" if empty else request.getfixturevalue("migrated")
-        made.append(server.create_database(template))
-        return str(server.url(made[-1]))
+        if empty:
+            server = request.getfixturevalue("postgres")
+            made.append(server.create_database())
+            return str(server.url(made[-1]))
+        pooled.append(request.getfixturevalue("empty_databases").take())
+        return pooled[-1]
 
     yield make
+    for url in pooled:
+        request.getfixturevalue("empty_databases").give_back(url)
     for name in made:
         request.getfixturevalue("postgres").drop_database(name)
 

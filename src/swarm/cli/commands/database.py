@@ -1,4 +1,4 @@
-"""``swarm db backup|check``"""
+"""``swarm db backup|check|copy|migrate|status``"""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ from pathlib import Path
 
 import click
 
-from swarm.cli.context import asynchronous, reading
+from swarm.bootstrap.database import (
+    DatabaseStatus,
+    Kind,
+    copy_database,
+    database_status,
+    migrate_database,
+)
+from swarm.cli.context import asynchronous, read_settings, reading
 from swarm.cli.copying import telling
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import print_json, print_lines
+from swarm.cli.render.tables import table
 from swarm.cli.render.values import size
-from swarm.cli.terminal import clean
+from swarm.cli.terminal import clean, stdout
 from swarm.kernel.errors import ExitCode
+from swarm.kernel.home import Home
 
 
 @click.command("backup", cls=SwarmCommand)
@@ -24,7 +33,8 @@ async def backup(options: Globals, target: Path, replace: bool) -> None:
     """Copy the database while it is in use.
 
     FILE holds what was recorded when the command began; it is checked, and is there whole or not
-    at all. Artifacts, packages and the master key are files below the home: copy them too.
+    at all. Of PostgreSQL it is an archive for pg_restore, made by pg_dump. Artifacts, packages and
+    the master key are files below the home: copy them too.
     """
     target = target.absolute()
     async with reading(options) as records, telling("copying"):
@@ -46,7 +56,7 @@ async def check(options: Globals) -> int:
     async with reading(options) as records:
         async with telling("checking"):
             faults = await records.store.check()
-        place = records.home.database
+        place = (await database_status(records.home, records.settings)).place
     if options.json:
         print_json({"database": str(place), "sound": not faults, "faults": faults})
     elif faults:
@@ -55,3 +65,104 @@ async def check(options: Globals) -> int:
     else:
         print_lines([f"{place} is sound"])
     return ExitCode.ENVIRONMENT if faults else ExitCode.OK
+
+
+@click.command("status", cls=SwarmCommand)
+@pass_globals
+@asynchronous
+async def status(options: Globals) -> None:
+    """Show which database this home has, and its schema's version.
+
+    Nothing is changed, and no database is made.
+    """
+    settings = read_settings(options)
+    _print_status(options, await database_status(Home(settings.home), settings))
+
+
+@click.command("migrate", cls=SwarmCommand)
+@pass_globals
+@asynchronous
+async def migrate(options: Globals) -> None:
+    """Make the database's tables, or bring them up to date.
+
+    An SQLite database is also made and upgraded by whatever opens it first, and a copy of it is
+    kept. PostgreSQL is upgraded by this command alone: end the processes of the older Swarm first,
+    and make a backup.
+    """
+    settings = read_settings(options)
+    home = Home(settings.home)
+    home.create()
+    async with telling("migrating"):
+        found = await migrate_database(home, settings)
+    _print_status(options, found)
+
+
+@click.command("copy", cls=SwarmCommand)
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(("postgresql", "sqlite")),
+    required=True,
+    help="Where the records go; they come from the other.",
+)
+@pass_globals
+@asynchronous
+async def copy(options: Globals, target: Kind) -> None:
+    """Copy all records between the home's SQLite file and PostgreSQL.
+
+    PostgreSQL is the one that SWARM_DATABASE_URL names. The target must hold no records; stop
+    every worker and server first. Of each table, rows are counted and digests compared before the
+    copy is committed. The source is not changed. Artifacts and packages are files: they stay where
+    they are.
+    """
+    settings = read_settings(options)
+    home = Home(settings.home)
+    home.create()
+    progress = CountedRows()
+    async with telling("copying", progress):
+        place, tables = await copy_database(home, settings, target, progress.set)
+    if options.json:
+        rows = [{"table": one.table, "rows": one.rows, "digest": one.digest} for one in tables]
+        print_json({"target": place, "tables": rows})
+        return
+    lines = [[one.table, f"{one.rows:,}", one.digest] for one in tables]
+    print_lines(table(stdout(), ["TABLE", "ROWS", "DIGEST"], lines))
+    print_lines([f"all of it is in {clean(place)}, as it was"])
+
+
+class CountedRows:
+    """How far a copy has come, as text."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def set(self, table_name: str, done: int, total: int) -> None:
+        self._text = f"{table_name}: {done:,} of {total:,} rows"
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def _print_status(options: Globals, found: DatabaseStatus) -> None:
+    schema = found.schema
+    if options.json:
+        applied = [
+            {"version": one.version, "name": one.name, "applied_at": one.applied_at}
+            for one in schema.applied
+        ]
+        print_json(
+            {
+                "kind": found.kind,
+                "database": found.place,
+                "version": schema.version,
+                "known": schema.known,
+                "applied": applied,
+            }
+        )
+        return
+    state = "is up to date"
+    if not schema.version:
+        state = "has no tables yet; `swarm db migrate` makes them"
+    elif not schema.is_current:
+        state = f"is older than this Swarm (version {schema.known}): run `swarm db migrate`"
+    print_lines([f"{clean(found.place)}: version {schema.version}, {state}"])

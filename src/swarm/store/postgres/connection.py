@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, LiteralString, TypeAlias, cast
+from typing import Any, LiteralString, TypeAlias, cast
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -13,6 +13,7 @@ from swarm.kernel.errors import InvalidError
 from swarm.kernel.settings import Settings
 from swarm.store.postgres.dialect import translated
 from swarm.store.sql.connection import Value
+from swarm.store.sql.copying import NUL, NUL_SIGN
 
 Raw: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -22,9 +23,6 @@ STATEMENTS_UNANSWERED = 500
 """Statements that are sent before the answers to them are read: what bounds memory."""
 KEEPALIVE_SECONDS = 10
 """A connection that has been silent for so long is tested."""
-_NUL: Final = "\0"
-_NUL_SIGN: Final = "\N{SYMBOL FOR NULL}"
-"""What stands for NUL in text: PostgreSQL has no such character. In JSON it is an escape."""
 
 
 class _NumberLoader(FloatLoader):
@@ -130,7 +128,7 @@ class PostgresConnection:
         try:
             cursor.execute(text, values)
         except psycopg.DataError:
-            if not any(isinstance(value, str) and _NUL in value for value in values):
+            if not any(isinstance(value, str) and NUL in value for value in values):
                 raise
             cursor = self._raw.cursor()
             cursor.execute(text, [without_nul(value) for value in values])
@@ -148,5 +146,5 @@ class PostgresConnection:
 
 
 def without_nul(value: Value) -> Value:
-    """``value`` as PostgreSQL can hold it."""
-    return value.replace(_NUL, _NUL_SIGN) if isinstance(value, str) else value
+    """``value`` as PostgreSQL can hold it: it has no NUL in text."""
+    return value.replace(NUL, NUL_SIGN) if isinstance(value, str) else value

@@ -18,6 +18,7 @@ from swarm.kernel.clock import now_text
 from swarm.kernel.settings import Settings
 from swarm.store.postgres.connection import Raw, connect, place
 from swarm.store.postgres.failures import FAILURES, Failures
+from swarm.store.sql.schema import AppliedMigration, SchemaStatus
 
 _LOCK: Final = 0x5357_4152_4D01
 """The advisory lock of migrations."""
@@ -31,17 +32,6 @@ class Migration:
     version: int
     name: str
     script: str
-
-
-@dataclass(frozen=True, slots=True)
-class SchemaStatus:
-    """How far a database has come: 0 is empty."""
-
-    version: int
-    known: int
-    """The version that this Swarm speaks."""
-    applied: tuple[tuple[int, str, str], ...] = ()
-    """Number, name and moment of each migration."""
 
 
 def load_migrations(folder: Path) -> tuple[Migration, ...]:
@@ -97,13 +87,13 @@ def migrate(
     try:
         with closing(connect(url, settings, writes=False)) as raw:
             status = _status(raw, failures, migrations)
-            if status.version == status.known:
+            if status.is_current:
                 return status
         with closing(connect(url, settings, writes=True)) as raw:
             while True:
                 raw.execute("SELECT pg_advisory_xact_lock($1)", [_LOCK])
                 status = _status(raw, failures, migrations)
-                if status.version == status.known:
+                if status.is_current:
                     return status
                 if status.version and not upgrade:
                     raise failures.older(status.version, status.known)
@@ -131,7 +121,7 @@ def _status(raw: Raw, failures: Failures, migrations: Sequence[Migration]) -> Sc
     if version > len(migrations):
         raise failures.newer(version, len(migrations))
     return SchemaStatus(
-        version, len(migrations), tuple((int(row[0]), str(row[1]), str(row[2])) for row in rows)
+        version, len(migrations), tuple(AppliedMigration(int(row[0]), *row[1:]) for row in rows)
     )
 
 

@@ -208,6 +208,7 @@ RUNS = Rows(
         "workflows": JSON,
         "overrides": JSON,
         "mounts": JSON,
+        "runs_on": JSON_TUPLE,
         "labels": JSON,
         "cancel_requested": FLAG,
     },

@@ -23,6 +23,7 @@ from pathlib import Path
 from swarm.kernel.clock import now_text
 from swarm.kernel.durability import sync_ancestors, sync_folder
 from swarm.kernel.settings import Settings
+from swarm.store.sql.schema import AppliedMigration, SchemaStatus
 from swarm.store.sqlite.connection import connect, create_private
 from swarm.store.sqlite.failures import Failures
 
@@ -60,6 +61,33 @@ def load_migrations(folder: Path) -> tuple[Migration, ...]:
 
 
 MIGRATIONS = load_migrations(Path(__file__).parent / "migrations")
+
+
+def schema_status(
+    path: Path, settings: Settings, migrations: Sequence[Migration] = MIGRATIONS
+) -> SchemaStatus:
+    """How far the database at ``path`` has come; nothing is changed, and none is made.
+
+    Raises:
+        DatabaseError: it cannot be read, is of a newer version, or not Swarm's.
+    """
+    failures = Failures(path, settings.database_timeout_seconds)
+    if not path.exists():
+        return SchemaStatus(0, len(migrations))
+    try:
+        with closing(connect(path, settings, query_only=True)) as connection:
+            _refuse_foreign(connection, failures)
+            version = _version(connection, failures, migrations)
+            rows = (
+                connection.execute(
+                    "SELECT version, name, applied_at FROM schema_migrations ORDER BY version"
+                ).fetchall()
+                if version
+                else []
+            )
+    except sqlite3.Error as error:
+        raise failures.explain(error) from None
+    return SchemaStatus(version, len(migrations), tuple(AppliedMigration(*row) for row in rows))
 
 
 def open_migrated(

@@ -1,4 +1,4 @@
--- The tables of SQLite's migrations 1 to 5, as PostgreSQL writes them; a test holds the two together.
+-- The tables of SQLite's migrations 1 to 6, as PostgreSQL writes them; a test holds the two together.
 --
 -- All text is COLLATE "C": it sorts by its bytes, as in SQLite, and ranges of ids and times are
 -- ranges of an index. JSON is text, so that it comes back byte for byte; flags are 0 and 1, times
@@ -138,7 +138,8 @@ CREATE TABLE workflow_runs (
     tree_vm_time_ms BIGINT NOT NULL DEFAULT 0,
     tree_api_tokens BIGINT NOT NULL DEFAULT 0,
     tree_cost_micros BIGINT NOT NULL DEFAULT 0,
-    imported_at TEXT COLLATE "C"
+    imported_at TEXT COLLATE "C",
+    runs_on TEXT COLLATE "C" NOT NULL DEFAULT '[]'
 );
 
 CREATE INDEX idx_runs_workflow ON workflow_runs(workflow_id);
