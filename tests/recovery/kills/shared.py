@@ -125,7 +125,7 @@ def check_caches(home: Path, flows: dict[str, Flow], since: dict[tuple[str, str]
 
 
 def check_keys(runs: Runs, told: Mapping[str, list[set[str]]]) -> int:
-    """One run for each idempotency key, of which each command told that ended well; returns how
+    """One run for each idempotency key, of which each command told that was not killed; returns how
     many of them told of a run that was known before."""
     keyed = [(run["idempotency_key"], run_id) for run_id, run in runs.items()]
     counted = Counter(key for key, _ in keyed if key is not None)
