@@ -30,7 +30,7 @@ WITHOUT_CGROUPS = (
     'mount -t tmpfs none /sys/fs/cgroup && exec "$@"',
     "sh",
 )
-"""crun refuses machines that have both versions of cgroups mounted, even where it is to use none."""
+"""crun refuses machines that have both versions of cgroups mounted, even if it is to use none."""
 
 
 @dataclass(frozen=True)

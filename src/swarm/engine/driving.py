@@ -165,12 +165,7 @@ class Driving(Caller):
             return False
         self._adopting += 1
         try:
-            run = await self._store.get_run(run_id)
-            if run is None or run.status.is_final or await self._is_owned(run):
-                self._queued.pop(run_id, None)
-                return False
-            host_id = await self._neighbours.join()
-            claimed = await self._store.claim_run(run_id, host_id, run.owner)
+            claimed = await self._claim(run_id)
             if claimed is None:
                 return await self._queue(run_id)
             if forget_cancel and claimed.cancel_requested:
@@ -181,6 +176,17 @@ class Driving(Caller):
             return True
         finally:
             self._adopting -= 1
+
+    async def _claim(self, run_id: str) -> RunRecord | None:
+        """Claim a run that has not ended, from nobody or from a host that is dead."""
+        host_id = await self._neighbours.join()
+        claimed = await self._store.claim_run(run_id, host_id, None)  # as most are nobody's
+        if claimed is not None:
+            return claimed
+        run = await self._store.get_run(run_id)
+        if run is None or run.owner is None or run.status.is_final or await self._is_owned(run):
+            return None
+        return await self._store.claim_run(run_id, host_id, run.owner)
 
     async def _queue(self, run_id: str) -> bool:
         run = await self._store.get_run(run_id)

@@ -58,7 +58,6 @@ _LOCK_EVENT: Final = (
     "SELECT pg_advisory_xact_lock(hashtextextended('event ' || ?::text || ' ' || ?::text, 0))"
 )
 _LOCK_SECRETS: Final = "SELECT pg_advisory_xact_lock(hashtextextended('secrets', 0))"
-_CLAIM: Final = f"{CLAIM} RETURNING {RUNS.column_list}"
 _CACHED: Final = Upsert(CACHED, key=("key",))
 _CHUNKS: Final = (32, 8, 4, 2, 1)
 _NUMBERS: Final = frozenset(
@@ -106,7 +105,7 @@ class Claim:
         self, connection: Connection, run_id: str, owner: str, expected_owner: str | None
     ) -> None:
         connection.execute(_LOCK_PLACES, (run_id,))
-        self._answer = connection.execute(_CLAIM, (owner, run_id, expected_owner))
+        self._answer = connection.execute(CLAIM, (owner, run_id, expected_owner))
 
     def read(self) -> RunRecord | None:
         row = self._answer.fetchone()

@@ -31,7 +31,8 @@ CLAIM = (
     "UPDATE workflow_runs AS run SET owner = ?, epoch = epoch + 1, wake_at = NULL "
     f"WHERE id = ? AND owner IS ? AND status NOT IN {_FINAL} "
     "AND (status <> 'pending' OR cancel_requested = 1 OR concurrency_key IS NULL "
-    f"OR concurrency_limit IS NULL OR {_CLAIMED} < concurrency_limit)"
+    f"OR concurrency_limit IS NULL OR {_CLAIMED} < concurrency_limit) "
+    f"RETURNING {RUNS.column_list}"
 )
 _HAS_EPOCH = "SELECT 1 FROM workflow_runs WHERE id = ? AND epoch = ?"
 PUT_STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
@@ -110,8 +111,8 @@ def encode_reopening(changes: RunChanges) -> EncodedChanges:
 def claim(
     connection: Connection, run_id: str, owner: str, expected_owner: str | None
 ) -> RunRecord | None:
-    claimed = connection.execute(CLAIM, (owner, run_id, expected_owner))
-    return get_run(connection, run_id) if claimed.rowcount else None
+    rows = connection.execute(CLAIM, (owner, run_id, expected_owner)).fetchall()
+    return RUNS.decode(rows[0]) if rows else None
 
 
 class Commit(Struct, frozen=True):
