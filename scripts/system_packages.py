@@ -26,6 +26,7 @@ PROGRAMS = {
     "qemu-system-x86_64": ("qemu-system-x86", "virtual machines (level microvm)"),
     "sqfstar": ("squashfs-tools", "virtual machines (level microvm)"),
     "initdb": ("postgresql", "everything on PostgreSQL: its store, and a fleet of workers"),
+    "pgbouncer": ("pgbouncer", "the store on PostgreSQL behind a pooler"),
     "crun": ("crun", "that sandboxes are made in containers, and refused with the right remedy"),
     "systemd-analyze": ("systemd", "the units for systemd"),
     "ip": ("iproute2", "machines of a fleet that are cut off from each other"),

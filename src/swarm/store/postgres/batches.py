@@ -16,7 +16,6 @@ reported that did not happen.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -28,8 +27,15 @@ import psycopg
 from swarm.kernel.errors import SwarmError
 from swarm.kernel.settings import Settings
 from swarm.store.postgres.companion import Companion
-from swarm.store.postgres.connection import PostgresConnection, Raw, connect
-from swarm.store.postgres.failures import FAILURES, Failure, Failures, may_succeed_again
+from swarm.store.postgres.connection import (
+    RECONNECT_SECONDS,
+    PostgresConnection,
+    Raw,
+    connect,
+    connect_patiently,
+    is_pooled,
+)
+from swarm.store.postgres.failures import FAILURES, Failures, may_succeed_again
 from swarm.store.postgres.journal import commit_all
 from swarm.store.sql.connection import Connection
 from swarm.store.sql.journal import Commit
@@ -40,8 +46,6 @@ Outcome: TypeAlias = tuple["asyncio.Future[Any]", Any, SwarmError | None]
 
 ATTEMPTS = 5
 """How often an operation is run that other transactions are in the way of."""
-RECONNECT_SECONDS = (0.05, 1.0)
-"""The first pause before a lost connection is opened again, and the longest."""
 _BEGIN: Final = "SELECT pg_current_xact_id()::text, set_config('lock_timeout', ?, true)"
 _FATE: Final = "SELECT pg_xact_status($1::text::xid8)"
 _END_PREDECESSOR: Final = (
@@ -94,8 +98,6 @@ class Session:
         self._companions = companions
         self._raw: Raw | None = None
         self._name = ""
-        self._closing = threading.Event()
-        """Set when there is no time to wait for the server any more."""
         milliseconds = round(settings.database_timeout_seconds * 1000)
         self._lock_timeout = f"{milliseconds}ms"
 
@@ -103,10 +105,6 @@ class Session:
         if self._raw is not None:
             self._raw.close()
             self._raw = None
-
-    def hurry(self) -> None:
-        """Give up waiting for a server that cannot be reached. May be called by any thread."""
-        self._closing.set()
 
     def write(self, batch: Sequence[Entry]) -> list[Outcome]:
         """Run a batch; what it says was done is durable."""
@@ -220,30 +218,23 @@ class Session:
         """
         if self._raw is not None and not self._raw.closed:
             return self._raw
-        deadline = time.monotonic() + self._settings.database_reconnect_seconds
-        pause, longest = RECONNECT_SECONDS
-        while True:
-            try:
-                self._raw = self._open()
-                return self._raw
-            except psycopg.OperationalError as error:
-                if not _may_come_back(error) or time.monotonic() + pause >= deadline:
-                    raise self._failures.explain(error) from None
-                if self._closing.wait(pause):
-                    raise self._failures.explain(error) from None
-            pause = min(2 * pause, longest)
+        seconds = self._settings.database_reconnect_seconds
+        try:
+            self._raw = connect_patiently(self._open, seconds)
+        except psycopg.OperationalError as error:
+            raise self._failures.explain(error) from None
+        return self._raw
 
     def _open(self) -> Raw:
         raw = connect(self._url, self._settings, writes=True)
         try:
-            (backend,) = raw.execute("SELECT pg_backend_pid()").fetchone() or (0,)
-            if backend != raw.info.backend_pid:
-                raw.prepare_threshold = None  # a pooler gives each transaction another server
-            elif self._name:
-                # What the lost connection left may hold locks until the server finds it dead.
-                raw.execute(_END_PREDECESSOR, [self._name])
-            self._name = f"swarm {uuid.uuid4().hex}"
-            if backend == raw.info.backend_pid:
+            if is_pooled(raw):
+                raw.prepare_threshold = None
+            else:
+                if self._name:
+                    # What the lost connection left may hold locks until the server finds it dead.
+                    raw.execute(_END_PREDECESSOR, [self._name])
+                self._name = f"swarm {uuid.uuid4().hex}"
                 raw.execute("SELECT set_config('application_name', $1, false)", [self._name])
                 # Plans are kept: one made for an empty table must serve a full one.
                 raw.execute("SET enable_seqscan = off")
@@ -274,14 +265,6 @@ class Session:
                 return False  # a server that never heard of it: it took over from the other
             if fate != "in progress":
                 return str(fate) == "committed"
-            self._closing.wait(pause)
+            time.sleep(pause)
             pause = min(2 * pause, longest)
         raise self._failures.in_doubt()
-
-
-def _may_come_back(error: psycopg.Error) -> bool:
-    """Whether the server may be reached a little later: it is away, starting, or full."""
-    return error.sqlstate is None or error.sqlstate.startswith(("57P", "08", "53300"))
-
-
-__all__ = ["FAILURES", "Entry", "Failure", "Later", "Operation", "Outcome", "Session"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, LiteralString, TypeAlias, cast
 
 import psycopg
@@ -21,6 +22,8 @@ PREPARED_STATEMENTS = 256
 """Prepared statements that a connection keeps."""
 STATEMENTS_UNANSWERED = 500
 """Statements that are sent before the answers to them are read: what bounds memory."""
+RECONNECT_SECONDS = (0.05, 1.0)
+"""The first pause before a lost connection is opened again, and the longest."""
 KEEPALIVE_SECONDS = 10
 """A connection that has been silent for so long is tested."""
 
@@ -68,6 +71,36 @@ def connect(url: str, settings: Settings, *, writes: bool) -> Raw:
     raw.adapters.register_loader("float8", _NumberLoader)
     raw.prepared_max = PREPARED_STATEMENTS
     return raw
+
+
+def connect_patiently(connect_once: Callable[[], Raw], seconds: float) -> Raw:
+    """Open a connection, again and again for so long where the server is away.
+
+    Raises:
+        psycopg.OperationalError: it stays away, or refuses for good.
+    """
+    deadline = time.monotonic() + seconds
+    pause, longest = RECONNECT_SECONDS
+    while True:
+        try:
+            return connect_once()
+        except psycopg.OperationalError as error:
+            if not _may_come_back(error) or time.monotonic() + pause >= deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, longest)
+
+
+def is_pooled(raw: Raw) -> bool:
+    """Whether something between here and the server gives each transaction another connection of
+    its own: then statements cannot be prepared, and nothing can be set for the session."""
+    (backend,) = raw.execute("SELECT pg_backend_pid()").fetchone() or (0,)
+    return bool(backend != raw.info.backend_pid)
+
+
+def _may_come_back(error: psycopg.Error) -> bool:
+    """Whether the server may be reached a little later: it is away, starting, or full."""
+    return error.sqlstate is None or error.sqlstate.startswith(("57P", "08", "53300"))
 
 
 def place(url: str) -> str:

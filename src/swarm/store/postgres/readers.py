@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -15,7 +16,13 @@ from typing import TypeVar
 import psycopg
 
 from swarm.kernel.settings import Settings
-from swarm.store.postgres.connection import PostgresConnection, Raw, connect
+from swarm.store.postgres.connection import (
+    PostgresConnection,
+    Raw,
+    connect,
+    connect_patiently,
+    is_pooled,
+)
 from swarm.store.postgres.failures import FAILURES, Failures
 from swarm.store.sql.connection import Connection
 
@@ -58,25 +65,30 @@ class Readers:
             self._connections.pop().close()
 
     def _query(self, query: Callable[[Connection], T]) -> T:
-        kept: Raw | None = getattr(self._local, "connection", None)
+        deadline = time.monotonic() + self._settings.database_reconnect_seconds
         try:
-            if kept is not None and not kept.closed:
+            while True:
+                raw: Raw | None = getattr(self._local, "connection", None)
+                if raw is None or raw.closed:
+                    raw = self._open()
                 try:
-                    return query(PostgresConnection(kept))
+                    return query(PostgresConnection(raw))
                 except psycopg.OperationalError:
-                    if not kept.closed:
+                    # A lost connection: the query can be asked again on another.
+                    if not raw.closed or time.monotonic() > deadline:
                         raise
-            # The connection was lost while it was idle, or now: a query can be asked again.
-            return query(PostgresConnection(self._open()))
         except FAILURES as error:
             raise self._failures.explain(error) from None
 
     def _open(self) -> Raw:
-        raw = connect(self._url, self._settings, writes=False)
-        (backend,) = raw.execute("SELECT pg_backend_pid()").fetchone() or (0,)
-        if backend != raw.info.backend_pid:
-            raw.prepare_threshold = None  # a pooler gives each transaction another server
+        raw = connect_patiently(self._connect, self._settings.database_reconnect_seconds)
         self._connections = [one for one in self._connections if not one.closed]
         self._connections.append(raw)
         self._local.connection = raw
+        return raw
+
+    def _connect(self) -> Raw:
+        raw = connect(self._url, self._settings, writes=False)
+        if is_pooled(raw):
+            raw.prepare_threshold = None
         return raw
