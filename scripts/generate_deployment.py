@@ -1,4 +1,4 @@
-"""Write deploy/seccomp.json anew: the system calls that a container with a worker in it may make.
+"""Write the seccomp profile in deploy/ anew: the system calls that a container with a worker in it may make.
 
 usage: python scripts/generate_deployment.py
 
@@ -17,7 +17,10 @@ from pathlib import Path
 
 from swarm.sandbox.linux import calls
 
-PROFILE = Path(__file__).parent.parent / "deploy" / "seccomp.json"
+DEPLOY = Path(__file__).parent.parent / "deploy"
+PROFILE = DEPLOY / "seccomp.json"
+IN_THE_CHART = DEPLOY / "helm" / "swarm" / "files" / "seccomp.json"
+"""A chart reads only files of its own."""
 
 TO_MAKE_SANDBOXES = (
     "capget",
@@ -85,8 +88,9 @@ def profile() -> dict[str, object]:
 
 
 def main() -> int:
-    PROFILE.write_text(json.dumps(profile(), indent=2) + "\n")
-    print(f"wrote {PROFILE.relative_to(PROFILE.parent.parent)}")
+    for path in (PROFILE, IN_THE_CHART):
+        path.write_text(json.dumps(profile(), indent=2) + "\n")
+        print(f"wrote {path.relative_to(DEPLOY.parent)}")
     return 0
 
 
