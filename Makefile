@@ -9,7 +9,7 @@ PYTEST ?=
 # Options for bench-engine, such as: make bench-engine BENCH="--rounds 5 --engines floor,swarm"
 BENCH ?=
 
-.PHONY: help run test prove bench bench-engine lint format docs lock setup setup-dev clean
+.PHONY: help run test prove test-deploy bench bench-engine lint format docs lock setup setup-dev clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ test: setup-dev lint ## Everything that must pass: linters, types, layers and al
 
 prove: setup-dev ## The tests with their full counts (slow), as a claim's evidence
 	SWARM_TEST_WHEEL=1 SWARM_TEST_SCALE=full $(BIN)/python -m pytest $(PYTEST)
+
+test-deploy: setup-dev ## The deployment files with what checks them (linters, schemas, the chart rendered)
+	@$(BIN)/python scripts/deployment_tools.py
+	$(BIN)/python -m pytest tests/deploy $(PYTEST)
 
 bench: setup ## Measure this machine: engine and sandbox, per step and per second
 	$(BIN)/python benchmarks/run.py

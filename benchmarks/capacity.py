@@ -2,8 +2,8 @@
 
 usage: python benchmarks/capacity.py [--check]
 
-From the figures in capacity.toml, by the formulas and simulations of queueing.py. Without --check
-the page's tables are written anew; with it, the exit status says whether they are as they should be.
+From the figures in capacity.toml, by the formulas and simulations of queueing.py. Writes the page's
+tables anew; with --check it only says by its exit status whether they are as they should be.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ class Need:
     used: float
     limit: float
     unit: str
+    is_hard: bool = True
+    """Whether more cannot be had; commits grow instead, and take longer."""
 
     @property
     def share(self) -> float:
@@ -99,7 +101,7 @@ class Model:
     def needs(self, rate: float, workers: int) -> list[Need]:
         """What one database would have to give at this rate."""
         runs = rate / self["steps_per_run"]
-        commits = min(rate, workers * MS / self["commit_ms"])
+        commits = min(rate, workers * MS / self["commit_ms"], self["commits_per_second"])
         return [
             Need(
                 "processor",
@@ -113,7 +115,7 @@ class Model:
                 self["wal_mb_per_second"],
                 "MB/s",
             ),
-            Need("commits", commits, self["commits_per_second"], "per s"),
+            Need("commits", commits, self["commits_per_second"], "per s", is_hard=False),
             Need("commits that notify", runs, self["notify_per_second"], "per s"),
             Need(
                 "connections",
@@ -187,9 +189,25 @@ def sizes(model: Model) -> str:
             p99 = pick_up(model, rate, work, workers)
             limit = first if workers > 1 else "none"
             rows.append(
-                [work.title, f"{rate:,}", f"{cores:,.1f}", f"{busy:,.1f}", f"{workers:,}", limit, p99]
+                [
+                    work.title,
+                    f"{rate:,}",
+                    f"{cores:,.1f}",
+                    f"{busy:,.1f}",
+                    f"{workers:,}",
+                    limit,
+                    p99,
+                ]
             )
-    head = ["a step is", "steps/s", "cores busy", "sandboxes busy", "workers", "bound by", "p99 wait"]
+    head = [
+        "a step is",
+        "steps/s",
+        "cores busy",
+        "sandboxes busy",
+        "workers",
+        "bound by",
+        "p99 wait",
+    ]
     return table(head, rows)
 
 
@@ -205,15 +223,17 @@ def pick_up(model: Model, rate: float, work: Work, workers: int) -> str:
 
 
 def databases(model: Model) -> str:
-    """How busy one database would be with each rate, what gives way first, and how many it takes."""
+    """How busy one database would be with each rate, its first limit, and how many it takes."""
     work = model.works()[1]
     rows = []
     for rate in TARGETS:
         workers = max(model.workers(rate, work).values())
         needs = model.needs(rate, workers)
-        first = max(needs, key=lambda need: need.share)
+        first = max((need for need in needs if need.is_hard), key=lambda need: need.share)
         count = math.ceil(first.share / BUSY)
-        shares = [f"{need.used:,.1f} {need.unit} ({need.share:.0%})".replace(" (", " (") for need in needs]
+        shares = [
+            f"{need.used:,.0f} {need.unit}".strip() + f" ({need.share:.0%})" for need in needs
+        ]
         rows.append([f"{rate:,}", f"{workers:,}", *shares, first.title, count])
     names = [need.title for need in model.needs(1, 1)]
     return table(["steps/s", "workers", *names, "first limit", "databases"], rows)
@@ -227,7 +247,7 @@ def limits(model: Model) -> str:
             workers = need.limit / model["connections_per_worker"]
             per_worker = BUSY * model["worker_cores"] * MS / model.works()[1].cpu_ms
             rate = workers * per_worker
-        elif need.title == "commits":
+        elif not need.is_hard:
             rate = math.inf
         else:
             rate = 1_000 / model.needs(1_000, 1)[index].share
@@ -270,7 +290,7 @@ TABLES = {
 
 
 def page(text: str, model: Model) -> str:
-    """The page with its tables written anew, between ``<!-- table: NAME -->`` and ``<!-- end -->``."""
+    """The page with the tables between ``<!-- table: NAME -->`` and ``<!-- end -->`` anew."""
     return "".join(_parts(text, model))
 
 

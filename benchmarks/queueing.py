@@ -1,4 +1,4 @@
-"""Queues of a fleet: formulas, and a discrete-event simulation of the same, to check one by the other.
+"""Queues of a fleet: formulas, and discrete-event simulations to check them by.
 
 Times are in milliseconds, rates per second. Sources: Erlang's C formula; Allen and Cunneen's
 approximation for M/G/k (A. O. Allen, *Probability, Statistics and Queueing Theory*, 1990, 5.2.7),

@@ -1,4 +1,4 @@
-"""Write the seccomp profile in deploy/ anew: the system calls that a container with a worker in it may make.
+"""Write the seccomp profile in deploy/ anew: which system calls a worker's container may make.
 
 usage: python scripts/generate_deployment.py
 

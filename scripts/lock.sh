@@ -16,5 +16,7 @@ compile() {
 compile requirements.txt pyproject.toml "$@"
 compile requirements-dev.txt pyproject.toml --group dev --constraints requirements.txt "$@"
 compile requirements-build.txt --group build --constraints requirements-dev.txt "$@"
+compile requirements-deploy.txt --group deploy "$@"
+compile deploy/requirements.txt pyproject.toml --all-extras --constraints requirements-dev.txt "$@"
 compile requirements-node.txt --group node "$@"
 compile benchmarks/engines/requirements.txt benchmarks/engines/requirements.in "$@"

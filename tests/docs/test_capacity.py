@@ -1,0 +1,54 @@
+"""The page on capacity says what its figures and its model say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.architecture.rules import ROOT
+
+PROGRAM = ROOT / "benchmarks" / "capacity.py"
+PAGE = ROOT / "docs" / "concepts" / "capacity.md"
+
+
+def test_the_tables_are_those_that_the_figures_give() -> None:
+    done = subprocess.run([sys.executable, str(PROGRAM), "--check"], check=False)
+    assert done.returncode == 0, "run `python benchmarks/capacity.py`"
+
+
+def test_what_the_page_sums_up_is_what_its_tables_say() -> None:
+    """The prose gives no figure that a new measurement would make wrong, but these claims."""
+    code = (
+        "import capacity\n"
+        "model = capacity.read_model()\n"
+        "work = model.works()[1]\n"
+        "small, middle, large = (max(model.workers(rate, work).values())"
+        " for rate in capacity.TARGETS)\n"
+        "assert small == 1, small\n"
+        "assert 2 <= middle <= 20, middle\n"
+        "assert 200 <= large <= 2_000, large\n"
+        "share = lambda rate, count: max(need.share for need in model.needs(rate, count)"
+        " if need.is_hard)\n"
+        "assert share(1_000, middle) < 0.35, share(1_000, middle)\n"
+        "assert share(100_000, large) > 3, share(100_000, large)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROGRAM.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_table_without_an_end_is_noticed() -> None:
+    code = "import capacity\ncapacity.page('<!-- table: limits -->', capacity.read_model())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROGRAM.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "the table limits has no end" in done.stderr
