@@ -42,9 +42,9 @@ class Machine:
         }
         self._manager = {"NOTIFY_SOCKET": str(folder / "notify.sock"), "WATCHDOG_USEC": "300000"}
 
-    def worker(self) -> subprocess.Popen[bytes]:
+    def worker(self, *options: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*SWARM, "worker"],
+            [*SWARM, "worker", *options],
             env={**self._environment, **self._manager},
             stdout=subprocess.PIPE,
         )
@@ -107,6 +107,25 @@ def test_a_worker_is_asked_from_start_to_end(machine: Machine) -> None:
     finally:
         worker.kill()
         worker.communicate()
+
+
+def test_one_that_ends_when_idle_is_no_service_though_it_has_the_variables_of_one(
+    machine: Machine,
+) -> None:
+    service = machine.worker()
+    try:
+        machine.heard("READY=1")
+        passing = machine.worker("--until-idle")
+        try:
+            assert passing.stdout is not None
+            assert passing.stdout.readline() == b"ready\n"
+        finally:
+            passing.terminate()
+            passing.communicate(timeout=SECONDS)
+        assert machine.health("--live").returncode == 0, "the socket is the service's"
+    finally:
+        service.terminate()
+        service.communicate(timeout=SECONDS)
 
 
 def test_without_the_setting_there_is_nobody_to_ask() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 
+from swarm.kernel.settings import Settings
 from tests.architecture.rules import ROOT
 
 PROGRAM = ROOT / "benchmarks" / "capacity.py"
@@ -40,6 +42,16 @@ def test_what_the_page_sums_up_is_what_its_tables_say() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_figures_that_are_settings_are_those_settings() -> None:
+    figures = tomllib.loads((PROGRAM.parent / "capacity.toml").read_text())
+    settings = Settings()
+    of_the_fleet = 2
+    connections = settings.database_writers + settings.database_readers + of_the_fleet
+    assert figures["connections_per_worker"]["value"] == connections
+    compose = (ROOT / "deploy" / "compose.yaml").read_text()
+    assert f"max_connections={figures['database_connections']['value']}," in compose
 
 
 def test_a_table_without_an_end_is_noticed() -> None:

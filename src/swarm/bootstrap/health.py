@@ -93,17 +93,22 @@ class Health:
 
 
 @asynccontextmanager
-async def watched(swarm: Swarm) -> AsyncIterator[Health]:
+async def watched(swarm: Swarm, *, is_service: bool = True) -> AsyncIterator[Health]:
     """A worker's health while this lasts, at ``health_socket`` if that is set.
 
     With systemd's watchdog on (``WatchdogSec=``), it is told as long as the event loop turns.
 
+    Args:
+        swarm: what the worker works on.
+        is_service: whether somebody looks after it. Nobody does after one that ends when it is
+            idle, which has the settings and variables of whatever process has started it.
+
     Raises:
         UnavailableError: the socket cannot be made, or the service manager not be told.
     """
-    supervisor = Supervisor.from_environment()
+    supervisor = Supervisor.from_environment() if is_service else Supervisor()
     health = Health(swarm, supervisor)
-    path = swarm.settings.health_socket
+    path = swarm.settings.health_socket if is_service else None
     server = None
     if path is not None:
         listener = await asyncio.to_thread(listen, path.expanduser())

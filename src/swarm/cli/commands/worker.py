@@ -30,7 +30,11 @@ async def worker(options: Globals, until_idle: bool) -> int:
     """
 
     interrupted = False
-    async with session(options, "worker") as swarm, watched(swarm) as health, tidying(swarm):
+    async with (
+        session(options, "worker") as swarm,
+        watched(swarm, is_service=not until_idle) as health,
+        tidying(swarm),
+    ):
 
         def ready() -> None:
             health.ready()
