@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
 
-from swarm.kernel.errors import DatabaseError
+from swarm.kernel.errors import DatabaseError, OwnershipLost
 from swarm.kernel.settings import Settings
-from swarm.store.postgres import PostgresStore, open_store
+from swarm.store.postgres import PostgresStore, batches, open_store
+from swarm.store.postgres.connection import connect, connect_patiently
 from swarm.store.records import (
     NewRun,
     RunChanges,
@@ -21,6 +24,7 @@ from swarm.store.records import (
     StepState,
     Usage,
 )
+from swarm.store.sql.connection import Connection
 from tests.integration.store.conftest import AGENT, WORKFLOW
 from tests.postgres.cutter import Cut, cutting
 from tests.postgres.server import PostgresServer
@@ -162,10 +166,74 @@ async def test_a_server_that_stays_away_is_told(
     await store.close()
 
 
+class Pausing:
+    """A companion that stops its process's writer within a transaction, as SIGSTOP would."""
+
+    def __init__(self) -> None:
+        self.paused = threading.Event()
+        self.goes_on = threading.Event()
+
+    def created(self, connection: Connection, runs: Sequence[RunRecord]) -> None:
+        if runs[0].parent_run_id is not None and not self.paused.is_set():
+            connection.execute("SELECT 1").fetchone()  # all that was sent has been executed
+            self.paused.set()
+            assert self.goes_on.wait(60)
+
+    def awakened(self, connection: Connection, run_ids: Sequence[str]) -> None:
+        """Not looked at."""
+
+    def released(self, connection: Connection, run_id: str, run: Mapping[str, Any]) -> None:
+        """Not looked at."""
+
+
+async def test_who_stops_within_a_transaction_loses_its_locks_and_then_the_run(
+    migrated_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "PAUSED_SECONDS", 0.5)
+    pausing = Pausing()
+    paused = await open_store(migrated_url, patient(settings), companions=[pausing])
+    other = await open_store(migrated_url, patient(settings))
+    (run, *_) = await make_runs(paused)
+    mine = await paused.claim_run(run.id, "host_1", None)
+    assert mine is not None
+    child = RunRecord("run_child", WORKFLOW.id, WORKFLOW.name, "1.0.0", parent_run_id=run.id)
+    changes = RunChanges(run={"current_step": "late"}, children=(NewRun(child),))
+    late = asyncio.create_task(paused.commit(run.id, mine.epoch, changes))
+    assert await asyncio.to_thread(pausing.paused.wait, 60)
+    taken = await other.claim_run(run.id, "host_2", "host_1")
+    assert taken is not None
+    assert not late.done()
+    pausing.goes_on.set()
+    with pytest.raises(OwnershipLost):
+        await late
+    assert await other.get_run(run.id) == taken
+    assert await other.get_run(child.id) is None
+    await paused.close()
+    await other.close()
+
+
+async def test_a_lock_that_is_held_harms_only_what_needs_it(
+    migrated_url: str, settings: Settings
+) -> None:
+    impatient = patient(settings).model_copy(update={"database_timeout_seconds": 0.3})
+    store = await open_store(migrated_url, impatient)
+    runs = await make_runs(store)
+    with closing(psycopg.connect(migrated_url)) as other:
+        other.execute("SELECT 1 FROM workflow_runs WHERE id = %s FOR UPDATE", [runs[0].id])
+        results = await asyncio.gather(
+            *(store.commit(run.id, 0, RunChanges(run={"current_step": "x"})) for run in runs),
+            return_exceptions=True,
+        )
+    assert isinstance(results[0], DatabaseError)
+    assert "locked" in results[0].message
+    assert results[1:] == [None] * (len(runs) - 1)
+    await store.close()
+
+
 async def test_no_connection_left_is_waited_for(
     postgres: PostgresServer, migrated_url: str, settings: Settings
 ) -> None:
-    """The database takes two connections; others hold them for a while."""
+    """The user may have one connection, and another program holds it for a while."""
     store = await open_store(migrated_url, patient(settings))
     (run, *_) = await make_runs(store)
     await store.close()
@@ -180,7 +248,8 @@ async def test_no_connection_left_is_waited_for(
     try:
         one = patient(settings).model_copy(update={"database_writers": 1, "database_readers": 1})
         store = await open_store(guest, one)
-        with closing(psycopg.connect(guest, autocommit=True)):
+        # The server may take a moment to notice that the last one is gone.
+        with closing(connect_patiently(lambda: connect(guest, one, writes=False), 10.0)):
             waiting = asyncio.create_task(
                 store.commit(run.id, 0, RunChanges(run={"current_step": "z"}))
             )

@@ -35,7 +35,14 @@ from swarm.store.postgres.connection import (
     connect_patiently,
     is_pooled,
 )
-from swarm.store.postgres.failures import FAILURES, Failures, may_succeed_again
+from swarm.store.postgres.failures import (
+    FAILURES,
+    Failure,
+    Failures,
+    concerns_all,
+    is_locked,
+    may_succeed_again,
+)
 from swarm.store.postgres.journal import commit_all
 from swarm.store.sql.connection import Connection
 from swarm.store.sql.journal import Commit
@@ -46,7 +53,20 @@ Outcome: TypeAlias = tuple["asyncio.Future[Any]", Any, SwarmError | None]
 
 ATTEMPTS = 5
 """How often an operation is run that other transactions are in the way of."""
+PAUSED_SECONDS = 3.0
+"""A process that has said nothing for so long within a transaction has been stopped, or cut off. If
+another waits for its locks, the server is told to end its connection: what it was about to do is
+undone, and it does it again, if it still may, should it go on."""
+AFTER_WAITING_SECONDS = 0.1
+"""How long an operation waits for a lock whose batch has waited already."""
+_NAME: Final = "swarm writer"
 _BEGIN: Final = "SELECT pg_current_xact_id()::text, set_config('lock_timeout', ?, true)"
+_END_PAUSED: Final = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND usename = current_user "
+    "AND starts_with(application_name, $1) AND pid <> pg_backend_pid() "
+    "AND wait_event = 'ClientRead' AND xact_start < clock_timestamp() - $2 * interval '1 second'"
+)
 _FATE: Final = "SELECT pg_xact_status($1::text::xid8)"
 _END_PREDECESSOR: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1"
@@ -98,8 +118,7 @@ class Session:
         self._companions = companions
         self._raw: Raw | None = None
         self._name = ""
-        milliseconds = round(settings.database_timeout_seconds * 1000)
-        self._lock_timeout = f"{milliseconds}ms"
+        self._lock_seconds = settings.database_timeout_seconds
 
     def close(self) -> None:
         if self._raw is not None:
@@ -108,34 +127,54 @@ class Session:
 
     def write(self, batch: Sequence[Entry]) -> list[Outcome]:
         """Run a batch; what it says was done is durable."""
+        return self._write(batch, self._lock_seconds)
+
+    def _write(self, batch: Sequence[Entry], lock_seconds: float) -> list[Outcome]:
         outcomes: list[Outcome] = []
         remaining = list(batch)
         attempts = 0
+        waited = min(PAUSED_SECONDS, lock_seconds)
         while remaining:
             attempts += 1
             try:
-                outcomes += self._transaction(remaining)
-                break
+                return outcomes + self._transaction(remaining, min(PAUSED_SECONDS, lock_seconds))
             except _Refused as refusal:
                 outcomes.append((refusal.entry.future, None, refusal.error))
                 remaining.remove(refusal.entry)
                 attempts = 0
             except SwarmError as error:
-                outcomes += [(entry.future, None, error) for entry in remaining]
-                break
+                return outcomes + _all_failed(remaining, error)
             except FAILURES as error:
-                again = may_succeed_again(error) and attempts < ATTEMPTS
-                if len(remaining) == 1 and not again:
-                    outcomes.append((remaining[0].future, None, self._failures.explain(error)))
-                    break
-                if len(remaining) > 1:
-                    half = len(remaining) // 2
-                    outcomes += self.write(remaining[:half])
-                    outcomes += self.write(remaining[half:])
-                    break
+                if is_locked(error) and waited < lock_seconds:
+                    waited += PAUSED_SECONDS
+                    attempts = 0
+                    self._end_paused()
+                    continue
+                if len(remaining) > 1 and not concerns_all(error):
+                    return outcomes + self._write_apart(remaining, error)
+                if attempts == ATTEMPTS or not may_succeed_again(error):
+                    return outcomes + _all_failed(remaining, self._failures.explain(error))
         return outcomes
 
-    def _transaction(self, batch: Sequence[Entry]) -> list[Outcome]:
+    def _write_apart(self, batch: Sequence[Entry], error: Failure) -> list[Outcome]:
+        """Run a batch in which one operation harms the others, in parts."""
+        if is_locked(error):  # all of them have waited; those that are in nobody's way need not
+            alone = [self._write([entry], AFTER_WAITING_SECONDS) for entry in batch]
+            return [outcome for outcomes in alone for outcome in outcomes]
+        half = len(batch) // 2
+        return self.write(batch[:half]) + self.write(batch[half:])
+
+    def _end_paused(self) -> None:
+        """End connections of writers that keep others waiting and say nothing themselves."""
+        with suppress(SwarmError):  # the batch will meet what is wrong
+            raw = self._connected()
+            try:
+                raw.execute(_END_PAUSED, [_NAME, PAUSED_SECONDS])
+                raw.commit()
+            except psycopg.Error:
+                self._roll_back(raw)
+
+    def _transaction(self, batch: Sequence[Entry], lock_seconds: float) -> list[Outcome]:
         """One transaction, begun again on another connection where one is lost.
 
         Raises:
@@ -143,28 +182,34 @@ class Session:
             SwarmError: the server cannot be reached.
             psycopg.Error: the server refused something; nothing was changed.
         """
+        losses = 0
         while True:
             raw = self._connected()
             outcomes: list[Outcome] = []
             try:
-                self._attempt(raw, batch, outcomes)
+                self._attempt(raw, batch, outcomes, lock_seconds)
                 return outcomes
             except _Lost as loss:
                 self._raw = None
                 if loss.committing is not None and self._was_committed(loss.committing):
                     return outcomes
+                losses += 1
+                if losses == ATTEMPTS:  # it is what is sent that breaks it
+                    raise self._failures.unreachable(loss.error) from None
 
-    def _attempt(self, raw: Raw, batch: Sequence[Entry], outcomes: list[Outcome]) -> None:
+    def _attempt(
+        self, raw: Raw, batch: Sequence[Entry], outcomes: list[Outcome], lock_seconds: float
+    ) -> None:
         transaction: str | None = None
         committing = False
         try:
             with raw.pipeline() as pipeline:
                 connection = PostgresConnection(raw, pipeline)
-                begun = connection.execute(_BEGIN, (self._lock_timeout,))
+                begun = connection.execute(_BEGIN, (f"{round(lock_seconds * 1000)}ms",))
                 if self._settings.durability == "normal":
                     connection.execute("SET LOCAL synchronous_commit = off")
                 outcomes += self._apply(connection, batch)
-                (transaction, _) = begun.fetchone()
+                (transaction, *_) = begun.fetchone()
                 # Errors of statements whose answers nobody asked for come before the COMMIT.
                 committing = True
                 raw.commit()
@@ -226,7 +271,7 @@ class Session:
         return self._raw
 
     def _open(self) -> Raw:
-        raw = connect(self._url, self._settings, writes=True)
+        raw = connect(self._url, self._settings, writes=True, name=_NAME)
         try:
             if is_pooled(raw):
                 raw.prepare_threshold = None
@@ -234,7 +279,7 @@ class Session:
                 if self._name:
                     # What the lost connection left may hold locks until the server finds it dead.
                     raw.execute(_END_PREDECESSOR, [self._name])
-                self._name = f"swarm {uuid.uuid4().hex}"
+                self._name = f"{_NAME} {uuid.uuid4().hex}"
                 raw.execute("SELECT set_config('application_name', $1, false)", [self._name])
                 # Plans are kept: one made for an empty table must serve a full one.
                 raw.execute("SET enable_seqscan = off")
@@ -268,3 +313,7 @@ class Session:
             time.sleep(pause)
             pause = min(2 * pause, longest)
         raise self._failures.in_doubt()
+
+
+def _all_failed(batch: Sequence[Entry], error: SwarmError) -> list[Outcome]:
+    return [(entry.future, None, error) for entry in batch]

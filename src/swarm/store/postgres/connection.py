@@ -36,8 +36,8 @@ class _NumberLoader(FloatLoader):
         return int(number) if number.is_integer() else number
 
 
-def connect(url: str, settings: Settings, *, writes: bool) -> Raw:
-    """Open a connection, for writing in transactions or for reading.
+def connect(url: str, settings: Settings, *, writes: bool, name: str = "swarm") -> Raw:
+    """Open a connection, for writing in transactions or for reading; the server knows its ``name``.
 
     Raises:
         psycopg.Error: the server cannot be reached, or refuses.
@@ -52,7 +52,6 @@ def connect(url: str, settings: Settings, *, writes: bool) -> Raw:
         ) from None
     timeout = max(2, round(settings.database_timeout_seconds))
     defaults: dict[str, Any] = {
-        "application_name": "swarm",
         "connect_timeout": timeout,
         "keepalives_idle": KEEPALIVE_SECONDS,
         "keepalives_interval": KEEPALIVE_SECONDS,
@@ -61,7 +60,7 @@ def connect(url: str, settings: Settings, *, writes: bool) -> Raw:
         "client_encoding": "UTF8",
     }
     raw = psycopg.connect(
-        make_conninfo("", **{**defaults, **given}),
+        make_conninfo("", **{**defaults, **given, "application_name": name}),
         autocommit=not writes,
         cursor_factory=psycopg.RawCursor,
     )

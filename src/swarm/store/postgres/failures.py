@@ -60,6 +60,9 @@ _TOLD: dict[str, tuple[str, str]] = {
 MAY_SUCCEED_AGAIN = ("40", "23505")
 """Failures that another transaction caused: this one may succeed when it is run again."""
 
+CONCERN_ALL = ("25006", "28", "3D", "42", "53", "57", "58", "XX")
+"""Failures of the server or the database, whatever it was told to do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failures:
@@ -132,8 +135,21 @@ class Failures:
 
 def may_succeed_again(error: Failure) -> bool:
     """Whether the transaction failed because of another one."""
-    state = (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
-    return state.startswith(MAY_SUCCEED_AGAIN)
+    return _state(error).startswith(MAY_SUCCEED_AGAIN)
+
+
+def concerns_all(error: Failure) -> bool:
+    """Whether the server would refuse any other change just the same."""
+    return _state(error).startswith(CONCERN_ALL)
+
+
+def is_locked(error: Failure) -> bool:
+    """Whether a lock was waited for in vain."""
+    return _state(error) == "55P03"
+
+
+def _state(error: Failure) -> str:
+    return (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
 
 
 def _first_line(error: Exception) -> str:
