@@ -35,8 +35,8 @@ CLAIM = (
     f"RETURNING {RUNS.column_list}"
 )
 _HAS_EPOCH = "SELECT 1 FROM workflow_runs WHERE id = ? AND epoch = ?"
-PUT_STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
-PUT_INVOCATIONS = Upsert(
+_STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
+_INVOCATIONS = Upsert(
     INVOCATIONS, key=("id",), keep=("run_id", "agent_id", "step_id", "item_index", "project_id")
 )
 OLDEST_ENDED = (
@@ -145,8 +145,8 @@ def commit_all(connection: Connection, commits: Sequence[Commit]) -> list[Owners
         outcomes.append(None)
         if changes.consequences is not None:
             consequences.apply(connection, changes.consequences)
-    PUT_STEPS.run(connection, steps)
-    PUT_INVOCATIONS.run(connection, invocations)
+    _STEPS.run(connection, steps)
+    _INVOCATIONS.run(connection, invocations)
     return outcomes
 
 
@@ -192,8 +192,8 @@ def reopen(
                 remedy="`swarm runs retry` starts it anew with what is registered here",
             )
         return None
-    PUT_STEPS.run(connection, changes.steps)
-    PUT_INVOCATIONS.run(connection, changes.invocations)
+    _STEPS.run(connection, changes.steps)
+    _INVOCATIONS.run(connection, changes.invocations)
     if changes.consequences is not None:
         consequences.apply(connection, changes.consequences)
     connection.executemany(_FORGET_ANSWER, [(run_id, *step) for step in steps])
@@ -209,7 +209,7 @@ def request_cancel(connection: Connection, run_id: str) -> RunRecord | None:
 
 
 def record_invocation(connection: Connection, invocation: Row) -> None:
-    PUT_INVOCATIONS.run(connection, [invocation])
+    _INVOCATIONS.run(connection, [invocation])
 
 
 def purge(connection: Connection, completed_before: str, limit: int) -> list[str]:

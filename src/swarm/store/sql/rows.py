@@ -133,13 +133,20 @@ class Upsert(Generic[R]):
     each index of a column that is.
     """
 
-    def __init__(self, rows: Rows[R], key: Sequence[str], keep: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        rows: Rows[R],
+        key: Sequence[str],
+        keep: Iterable[str] = (),
+        sizes: Sequence[int] = _CHUNKS,
+    ) -> None:
+        """``sizes`` are how many rows a statement may have, the largest first, and 1 the last."""
         fixed = {*key, *keep}
         changes = ", ".join(
             f"{name} = excluded.{name}" for name in rows.columns if name not in fixed
         )
         conflict = f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
-        self._statements = {size: rows.insert(rows=size) + conflict for size in _CHUNKS}
+        self._statements = {size: rows.insert(rows=size) + conflict for size in sizes}
         self._key = itemgetter(*(rows.columns.index(name) for name in key))
         self._kept = tuple(index for index, name in enumerate(rows.columns) if name in fixed)
 
@@ -162,10 +169,10 @@ class Upsert(Generic[R]):
     def run(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Write ``rows`` in order; of two with the same key, the later one stands."""
         start = 0
-        for size in _CHUNKS:
+        for size, statement in self._statements.items():
             while len(rows) - start >= size:
                 chunk = rows[start : start + size]
-                connection.execute(self._statements[size], list(chain.from_iterable(chunk)))
+                connection.execute(statement, list(chain.from_iterable(chunk)))
                 start += size
 
 
