@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, LiteralString, TypeAlias, cast
 
 import psycopg
+from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.types.numeric import FloatLoader, Int8Dumper
+from psycopg.types.numeric import FloatLoader
 
 from swarm.kernel.errors import InvalidError
 from swarm.kernel.settings import Settings
@@ -26,6 +27,20 @@ RECONNECT_SECONDS = (0.05, 1.0)
 """The first pause before a lost connection is opened again, and the longest."""
 KEEPALIVE_SECONDS = 10
 """A connection that has been silent for so long is tested."""
+
+
+class _NumberDumper(Dumper):
+    """Whole numbers go without a type, as NULL and text do; the statement tells it.
+
+    A statement is prepared anew for each tuple of its values' types: rows that differ in which
+    columns are NULL would hardly ever meet a prepared one.
+    """
+
+    def dump(self, obj: int) -> bytes:
+        return b"%d" % obj
+
+    def quote(self, obj: int) -> bytes:
+        return b" %d" % obj  # after a minus sign, a second one would begin a comment
 
 
 class _NumberLoader(FloatLoader):
@@ -65,8 +80,7 @@ def connect(url: str, settings: Settings, *, writes: bool, name: str = "swarm") 
         cursor_factory=psycopg.RawCursor,
     )
     raw.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-    # One type for all whole numbers: a statement is prepared anew for each tuple of types.
-    raw.adapters.register_dumper(int, Int8Dumper)
+    raw.adapters.register_dumper(int, _NumberDumper)
     raw.adapters.register_loader("float8", _NumberLoader)
     raw.prepared_max = PREPARED_STATEMENTS
     return raw
