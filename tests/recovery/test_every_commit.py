@@ -20,7 +20,7 @@ import pytest
 from hypothesis import Phase
 from hypothesis import strategies as st
 
-from swarm.bootstrap import assembly
+from swarm.bootstrap import database
 from swarm.bootstrap.assembly import Swarm, open_swarm
 from swarm.engine.api import RunRequest
 from swarm.kernel.settings import Settings
@@ -84,7 +84,7 @@ class Lab:
 
         with pytest.MonkeyPatch.context() as patch:
             if copying:
-                patch.setattr(assembly, "open_store", open_copying)
+                patch.setattr(database, "open_store", open_copying)
             async with open_swarm(self.settings, role="run") as swarm:
                 yield swarm
 
