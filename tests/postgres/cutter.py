@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from enum import Enum
 
 CHUNK_BYTES = 65_536
+_FIELDS = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+ENDING = b"E" + struct.pack("!I", 4 + len(_FIELDS)) + _FIELDS
+"""An ErrorResponse: https://www.postgresql.org/docs/current/protocol-message-formats.html"""
 
 
 class Cut(Enum):
@@ -18,6 +22,8 @@ class Cut(Enum):
     """The server never sees the COMMIT; it still believes in the connection for a while."""
     AFTER = "after"
     """The server commits; its answer is lost."""
+    ENDED = "ended"
+    """The server commits and ends the connection in the same breath, as when it is stopped."""
 
 
 class Cutter:
@@ -39,12 +45,16 @@ class Cutter:
                     cut, self.cut = self.cut, Cut.NOWHERE
                     self.cuts += 1
                     back.cancel()
-                    if cut is Cut.AFTER:
+                    if cut is not Cut.BEFORE:
                         to_server.write(data)
                         await to_server.drain()
-                        # Its answer shows that it has committed; nobody is told.
-                        await from_server.read(CHUNK_BYTES)
-                    answer.transport.abort()
+                        told = await from_server.read(CHUNK_BYTES)  # it has committed
+                    if cut is Cut.ENDED:
+                        answer.write(told + ENDING)
+                        await answer.drain()
+                        answer.close()
+                    else:
+                        answer.transport.abort()
                     self._left.append(to_server)  # stays open: the server does not know
                     return
                 to_server.write(data)

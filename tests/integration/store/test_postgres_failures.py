@@ -73,6 +73,7 @@ class Chains:
             step = StepRecord(f"{run.id}_{number}", run.id, f"s{number}", status=StepState.RUNNING)
             await self._store.commit(run.id, 0, RunChanges((step,), tree_usage=(run.id, ONE_TOKEN)))
             self.done[run.id] += 1
+            assert await self._store.get_run(run.id) is not None, "readers are as patient"
 
     async def advance(self, count: int = 5) -> None:
         """Wait until every chain has come ``count`` further."""
@@ -122,7 +123,7 @@ async def test_work_goes_on_when_the_server_comes_back(
     await store.close()
 
 
-@pytest.mark.parametrize("where", [Cut.BEFORE, Cut.AFTER])
+@pytest.mark.parametrize("where", [Cut.BEFORE, Cut.AFTER, Cut.ENDED])
 async def test_a_commit_in_doubt_is_done_once(
     postgres: PostgresServer, migrated_url: str, settings: Settings, where: Cut, scale: Any
 ) -> None:

@@ -41,6 +41,7 @@ from swarm.store.postgres.failures import (
     Failures,
     concerns_all,
     is_locked,
+    is_loss,
     may_succeed_again,
 )
 from swarm.store.postgres.journal import commit_all
@@ -100,7 +101,7 @@ class _Refused(Exception):
 class _Lost(Exception):
     """The connection is gone; ``committing`` is the transaction whose COMMIT is in doubt."""
 
-    def __init__(self, error: psycopg.Error, committing: str | None) -> None:
+    def __init__(self, error: Failure, committing: str | None) -> None:
         super().__init__(str(error))
         self.error = error
         self.committing = committing
@@ -190,6 +191,7 @@ class Session:
                 self._attempt(raw, batch, outcomes, lock_seconds)
                 return outcomes
             except _Lost as loss:
+                raw.close()
                 self._raw = None
                 if loss.committing is not None and self._was_committed(loss.committing):
                     return outcomes
@@ -214,11 +216,13 @@ class Session:
                 committing = True
                 raw.commit()
         except FAILURES as error:
-            if raw.closed and isinstance(error, psycopg.Error):
-                raise _Lost(error, transaction if committing else None) from None
-            outcomes.clear()
-            self._roll_back(raw)
-            raise
+            in_doubt = transaction if committing else None
+            if not self._roll_back(raw) or is_loss(error):
+                raise _Lost(error, in_doubt) from None
+            # The server may have ended the connection after it had committed, in the same breath.
+            if in_doubt is None or not self._was_committed(in_doubt):
+                outcomes.clear()
+                raise
         except BaseException:
             outcomes.clear()
             self._roll_back(raw)
@@ -249,11 +253,15 @@ class Session:
             outcomes.append((entry.future, result, None))
         return outcomes
 
-    def _roll_back(self, raw: Raw) -> None:
-        with suppress(psycopg.Error):  # then the connection is lost, and the transaction with it
+    def _roll_back(self, raw: Raw) -> bool:
+        """Undo what was not committed; whether the connection can be used further."""
+        with suppress(psycopg.Error):
             raw.rollback()
-        if raw.closed:
-            self._raw = None
+            if not raw.closed:
+                return True
+        raw.close()
+        self._raw = None
+        return False
 
     def _connected(self) -> Raw:
         """The connection, opened again and again for a time where the server is away.
@@ -302,12 +310,12 @@ class Session:
             try:
                 (fate,) = raw.execute(_FATE, [transaction]).fetchone() or (None,)
                 raw.commit()
-            except psycopg.OperationalError:
+            except psycopg.errors.InvalidParameterValue:
                 self._roll_back(raw)
-                fate = "in progress"
+                return False  # its id is in the future: this server took over without it
             except psycopg.Error:
                 self._roll_back(raw)
-                return False  # a server that never heard of it: it took over from the other
+                fate = "in progress"
             if fate != "in progress":
                 return str(fate) == "committed"
             time.sleep(pause)

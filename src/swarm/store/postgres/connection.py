@@ -113,6 +113,7 @@ def is_pooled(raw: Raw) -> bool:
 
 def _may_come_back(error: psycopg.Error) -> bool:
     """Whether the server may be reached a little later: it is away, starting, or full."""
+    # Of a connection that was refused, the driver does not tell the SQLSTATE.
     return error.sqlstate is None or error.sqlstate.startswith(("57P", "08", "53300"))
 
 

@@ -20,14 +20,6 @@ FAILURES = (psycopg.Error, OverflowError, UnicodeError)
 """What executing a statement raises."""
 
 _TOLD: dict[str, tuple[str, str]] = {
-    "28": (
-        "the server refuses the user or the password",
-        "check the user and the password in SWARM_DATABASE_URL",
-    ),
-    "3D000": (
-        "there is no such database on the server",
-        "make it (`createdb`), or name another in SWARM_DATABASE_URL",
-    ),
     "42501": (
         "the user may not do that in the database",
         "make the user the owner of the database, or grant it CREATE and USAGE on its schema",
@@ -35,11 +27,6 @@ _TOLD: dict[str, tuple[str, str]] = {
     "42": (
         "the database does not have the tables that this Swarm expects",
         "run `swarm db migrate`, or use the Swarm version that wrote it last",
-    ),
-    "53300": (
-        "the server has no connection left",
-        "raise its max_connections, put PgBouncer before it, or lower SWARM_DATABASE_READERS "
-        "and SWARM_DATABASE_WRITERS",
     ),
     "53100": (
         "the server's disk is full",
@@ -53,10 +40,9 @@ _TOLD: dict[str, tuple[str, str]] = {
         "the database cannot be written: the server is a standby or read-only",
         "name the primary server in SWARM_DATABASE_URL (target_session_attrs=read-write)",
     ),
-    "57P03": ("the server is starting up or shutting down", "try again in a moment"),
     "40": ("transactions kept getting in each other's way", "try again"),
 }
-"""By SQLSTATE or its class: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+"""By SQLSTATE or its class (a connection that was refused has none): https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 MAY_SUCCEED_AGAIN = ("40", "23505")
 """Failures that another transaction caused: this one may succeed when it is run again."""
 
@@ -89,10 +75,11 @@ class Failures:
             "try again; should it stay so, report it with this message",
         )
 
-    def unreachable(self, error: psycopg.Error) -> DatabaseError:
+    def unreachable(self, error: Failure) -> DatabaseError:
         return self._database(
             f"the database cannot be reached: {_first_line(error)}",
-            "check SWARM_DATABASE_URL, that the server runs, and that this machine may connect",
+            "check SWARM_DATABASE_URL (host, user, password, database), that the server runs and "
+            "has connections left (max_connections), and that this machine may connect",
         )
 
     def in_doubt(self) -> DatabaseError:
@@ -141,6 +128,11 @@ def may_succeed_again(error: Failure) -> bool:
 def concerns_all(error: Failure) -> bool:
     """Whether the server would refuse any other change just the same."""
     return _state(error).startswith(CONCERN_ALL)
+
+
+def is_loss(error: Failure) -> bool:
+    """Whether the server has ended the connection, or is about to."""
+    return _state(error).startswith(("57P", "08"))
 
 
 def is_locked(error: Failure) -> bool:

@@ -23,7 +23,7 @@ from swarm.store.postgres.connection import (
     connect_patiently,
     is_pooled,
 )
-from swarm.store.postgres.failures import FAILURES, Failures
+from swarm.store.postgres.failures import FAILURES, Failures, is_loss
 from swarm.store.sql.connection import Connection
 
 T = TypeVar("T")
@@ -73,10 +73,11 @@ class Readers:
                     raw = self._open()
                 try:
                     return query(PostgresConnection(raw))
-                except psycopg.OperationalError:
+                except psycopg.OperationalError as error:
                     # A lost connection: the query can be asked again on another.
-                    if not raw.closed or time.monotonic() > deadline:
+                    if not (raw.closed or is_loss(error)) or time.monotonic() > deadline:
                         raise
+                    raw.close()
         except FAILURES as error:
             raise self._failures.explain(error) from None
 
