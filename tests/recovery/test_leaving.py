@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from swarm.bootstrap.assembly import Swarm, open_swarm
+from swarm.dispatch.local_hosts import LocalHosts
 from swarm.engine.api import RunRequest
 from swarm.kernel.settings import Settings
 from swarm.sandbox.ports import Isolation
@@ -62,7 +63,7 @@ async def test_its_run_is_taken_over_only_once_the_handler_has_ended(
     async with open_swarm(settings, role="run") as second:
         assert await second.runs.resume() == []
         connection.close()
-        await second.hosts.wait_gone(owner)
+        await LocalHosts(second.home.hosts).wait_gone(owner)
         (resumed,) = await second.runs.resume()
         connection, attempt = await accept(listener)
         assert attempt == 2

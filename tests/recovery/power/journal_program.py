@@ -24,7 +24,7 @@ def main(root: Path, durability: str) -> None:
     os.dup2(told, 1)
     connection.CHECKPOINT_PAGES = CHECKPOINT_PAGES
     settings = Settings.model_construct(home=root, durability=durability)
-    asyncio.run(drive(root / "registry" / "registry.db", settings))
+    asyncio.run(drive(str(root / "registry" / "registry.db"), settings))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
+from dataclasses import replace
 
 from swarm.kernel.json import JsonObject
 from swarm.vault.masking import MASK
