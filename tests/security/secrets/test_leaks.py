@@ -14,12 +14,11 @@ import random
 import sqlite3
 import sys
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dataclasses import replace
 
 from swarm.kernel.json import JsonObject
 from swarm.vault.masking import MASK
