@@ -70,7 +70,9 @@ class Model:
     def __init__(self, document: dict[str, dict[str, Any]]) -> None:
         self.document = document
         self.curve = {int(runs): rate for runs, rate in document["measured_curve"].items()}
-        self.loop_ms, self.sqlite_commit_ms = calibrate(self["chain_ms"], self["busy_steps"])
+        self.sqlite_loop_ms, self.sqlite_commit_ms = calibrate(self["chain_ms"], self["busy_steps"])
+        self.loop_ms = MS / self["postgres_busy_steps"]
+        """Of one worker process of a fleet, per step."""
 
     def __getitem__(self, name: str) -> float:
         return float(self.document[name]["value"])
@@ -147,7 +149,7 @@ def check(model: Model) -> str:
     commit = GroupCommit(model.sqlite_commit_ms, 0.0)
     rows = []
     for runs, measured in model.curve.items():
-        told = simulate_runs(runs, model.loop_ms, commit)
+        told = simulate_runs(runs, model.sqlite_loop_ms, commit)
         rows.append([runs, f"{measured:,}", f"{told:,.0f}", f"{told / measured - 1:+.0%}"])
     return table(["runs at once", "measured, steps/s", "model, steps/s", "off by"], rows)
 
