@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # Options for pytest, such as: make test PYTEST="-k wire"
 PYTEST ?=
-# Options for bench-engine, such as: make bench-engine BENCH="--rounds 5 --engines floor,swarm"
+# Options for bench-engine and bench-fleet, such as: make bench-engine BENCH="--engines floor,swarm"
 BENCH ?=
 
 .PHONY: help run test prove test-deploy bench bench-engine lint format docs lock setup setup-dev clean
@@ -35,6 +35,9 @@ bench: setup ## Measure this machine: engine and sandbox, per step and per secon
 
 bench-engine: setup ## Compare the engine with DBOS, LangGraph and Prefect (BENCH="--json FILE")
 	$(BIN)/python benchmarks/engine.py --peers "$$($(BIN)/python scripts/benchmark_peers.py)" $(BENCH)
+
+bench-fleet: setup-dev ## Compare fleets on one PostgreSQL: Swarm, DBOS, Procrastinate
+	$(BIN)/python benchmarks/fleet.py --peers "$$($(BIN)/python scripts/benchmark_peers.py)" $(BENCH)
 
 lint: setup-dev ## Formatting, lint, strict types and the import layers
 	$(BIN)/ruff format --check .

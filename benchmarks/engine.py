@@ -198,24 +198,24 @@ def say_results(engines: list[Engine], sizes: Sizes, results: Results) -> None:
         say(f"  {'':<34} {'p50':>10} {'p99':>10} {'x floor':>8}  samples")
         floor = results[work].get("floor", Found()).samples
         for engine in engines:
-            if engine.name in results[work]:
-                say(f"  {engine.title:<34} {row(work, results[work][engine.name], floor)}")
+            if (found := results[work].get(engine.name)) is not None:
+                say(f"  {engine.title:<34} {row(found, floor, is_rate=work == 'runs')}")
     say("\nwhat is durable when a step has ended")
     for engine in engines:
         say(f"  {engine.title:<34} {engine.durability}")
 
 
-def row(work: str, found: Found, floor: list[float]) -> str:
+def row(found: Found, floor: list[float], *, is_rate: bool) -> str:
     """The figures, or why there are none; of a rate, the p99 is that of the slowest."""
     if not found.samples:
         return f"not measured: {'; '.join(found.errors) or 'it told nothing'}"
     p50 = middle(found.samples)
-    p99 = min(found.samples) if work == "runs" else late(found.samples)
-    digits = 0 if work == "runs" else 2
+    p99 = min(found.samples) if is_rate else late(found.samples)
+    digits = 0 if is_rate else 2
     ratio = ""
     if floor:
         base = middle(floor)
-        ratio = f"{base / p50 if work == 'runs' else p50 / base:.1f}"
+        ratio = f"{base / p50 if is_rate else p50 / base:.1f}"
     text = f"{p50:>10,.{digits}f} {p99:>10,.{digits}f} {ratio:>8}  {len(found.samples)}"
     doubts = [*found.errors, *found.notes]
     return f"{text}  unreliable: {'; '.join(doubts)}" if doubts else text
