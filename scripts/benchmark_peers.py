@@ -1,4 +1,4 @@
-"""Make the environment of the engines that `make bench-engine` and `bench-fleet` compare with; print its Python.
+"""Make the environment of the engines that benchmarks compare with; print its Python.
 
 They come from the package index into an environment of their own, as benchmarks/engines says with
 its hashed lock: nothing of Swarm needs them.
