@@ -58,7 +58,9 @@ def launch(url: str) -> None:
 class Dbos:
     """See :class:`fleet_work.Asker`."""
 
-    ended = "SELECT count(*) FROM dbos.workflow_status WHERE status = 'SUCCESS' AND name = 'run_steps'"
+    ended = (
+        "SELECT count(*) FROM dbos.workflow_status WHERE status = 'SUCCESS' AND name = 'run_steps'"
+    )
 
     def __init__(self, client: DBOSClient, sizes: work.Sizes, poll_seconds: float) -> None:
         self._client = client
