@@ -19,6 +19,8 @@ import pytest
 
 import swarm
 from swarm.kernel.settings import Settings
+from tests.bucket.machines import Machines
+from tests.bucket.server import BucketServer, running_bucket_server
 from tests.postgres.pool import EmptyDatabases
 from tests.postgres.server import PostgresServer, find_binaries, running_server
 
@@ -125,6 +127,23 @@ def durable_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL of this test, whose commits wait for the disk; kill, pause and restart it."""
     with _server(durable=True) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
+    """A server of this session that speaks S3 and checks who asks."""
+    with running_bucket_server(tmp_path_factory.mktemp("bucket") / "log") as server:
+        yield server
+
+
+@pytest.fixture
+def open_machine(
+    migrated_url: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Machines]:
+    """Opens machines that share a database, and a bucket if told so."""
+    machines = Machines(migrated_url, lambda: request.getfixturevalue("bucket_server"), tmp_path)
+    yield machines
+    machines.close()
 
 
 def _server(*, durable: bool) -> AbstractContextManager[PostgresServer]:

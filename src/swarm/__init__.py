@@ -15,6 +15,7 @@ _MODULES = {
     "ArchiveError": _ERRORS,
     "Client": "swarm.client.client",
     "ConflictError": _ERRORS,
+    "DamagedError": _ERRORS,
     "DatabaseError": _ERRORS,
     "DefinitionError": _ERRORS,
     "DependencyError": _ERRORS,

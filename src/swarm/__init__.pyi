@@ -9,6 +9,7 @@ from swarm.engine.invocations import GuestListener
 from swarm.kernel.errors import (
     ArchiveError,
     ConflictError,
+    DamagedError,
     DatabaseError,
     DefinitionError,
     DependencyError,
@@ -45,6 +46,7 @@ __all__ = [
     "ArchiveError",
     "Client",
     "ConflictError",
+    "DamagedError",
     "DatabaseError",
     "DefinitionError",
     "DependencyError",

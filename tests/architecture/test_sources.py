@@ -25,6 +25,7 @@ LATE_LOADERS = {
     "src/swarm/vault/key_sources.py": frozenset({"load_keyring"}),
     # PostgreSQL's driver is an extra, loaded where the settings name such a database.
     "src/swarm/bootstrap/database.py": frozenset({"postgres_module"}),
+    "src/swarm/bootstrap/artifacts.py": frozenset({"open_bucket"}),
     # Inside a sandbox, an agent's own code is imported for the call.
     "src/swarm/sandbox/guest/handlers.py": frozenset({"load_handler"}),
     # Programs of their own, which import themselves as a package; the zygote also what it shares.
@@ -157,8 +158,16 @@ def test_what_is_imported_is_declared() -> None:
     assert {"click", "yaml", "pydantic"} <= declared
     declared |= {"swarm", "pydantic_core"}  # the latter is pydantic's other half
     declared |= {""}  # relative: the guest and the zygote are packages of their own when they run
-    extra = rules.declared_modules(project["optional-dependencies"]["postgres"])
-    with_extra = ROOT / "src/swarm/store/postgres"
+    extras = {
+        ROOT / "src/swarm/store/postgres": "postgres",
+        ROOT / "src/swarm/store/shared/s3.py": "s3",
+    }
+
+    def allowed(path: Path) -> frozenset[str]:
+        names = [extra for root, extra in extras.items() if path.is_relative_to(root)]
+        optional = project["optional-dependencies"]
+        return declared.union(*(rules.declared_modules(optional[name]) for name in names))
+
     found = [
         line
         for path in PRODUCT
@@ -166,7 +175,7 @@ def test_what_is_imported_is_declared() -> None:
         for line in rules.foreign_imports(
             path.read_text(),
             place(path),
-            declared | extra if path.is_relative_to(with_extra) else declared,
+            allowed(path),
         )
     ]
     assert found == []

@@ -27,7 +27,8 @@ VALUES = {
     "open network": "networkPolicy: {enabled: false}\n",
     "everything": """\
 image: {repository: images.example/swarm, tag: "2", pullSecrets: [{name: images}]}
-settings: {max_concurrent_runs: "200", retention_days: "7"}
+settings: {max_concurrent_runs: "200", artifact_url: "s3://files/swarm?region=eu-west-1"}
+bucket: {existingSecret: swarm-bucket}
 worker:
   args: [--label, gpu]
   nodeSelector: {pool: gpu}

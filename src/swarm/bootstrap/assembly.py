@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from swarm.bootstrap.artifacts import open_artifacts
 from swarm.bootstrap.backends import Backends
 from swarm.bootstrap.database import open_database
 from swarm.bootstrap.secrets import StoredSecrets
@@ -21,8 +23,8 @@ from swarm.kernel.home import Home
 from swarm.kernel.settings import Settings
 from swarm.packages.registration import AgentCatalog
 from swarm.packages.workflows import WorkflowCatalog
-from swarm.store.artifacts import LocalArtifacts
 from swarm.store.ports import ArtifactStore, Store
+from swarm.store.shared.files import SharedFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Swarm:
     home: Home
     store: Store
     artifacts: ArtifactStore
+    shared: SharedFiles | None
+    """What the machines of its database share; None of an SQLite home."""
     agents: AgentCatalog
     workflows: WorkflowCatalog
     runs: RunService
@@ -64,8 +68,10 @@ async def open_swarm(
         closing.push_async_callback(store.close)
         backends = backends or Backends(settings)
         closing.push_async_callback(backends.close)
-        artifacts = LocalArtifacts(home.artifacts)
-        agents = AgentCatalog(store, home, settings)
+        kept = open_artifacts(home, settings)
+        artifacts = kept.store
+        closing.push_async_callback(asyncio.to_thread, kept.close)
+        agents = AgentCatalog(store, home, settings, shared=kept.shared)
         workflows = WorkflowCatalog(store, agents, settings)
         peers = LocalPeers(LocalHosts(home.hosts), role)
         pins = Pins(store, agents, workflows, settings.expression_fuel)
@@ -90,7 +96,9 @@ async def open_swarm(
             cache=home.cache,
             settings=settings,
         )
-        yield Swarm(settings, home, store, artifacts, agents, workflows, runs, direct, peers)
+        yield Swarm(
+            settings, home, store, artifacts, kept.shared, agents, workflows, runs, direct, peers
+        )
 
 
 def worker_command(settings: Settings) -> tuple[str, ...]:

@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarm.bootstrap.marks import marked, marked_outside_runs
 from swarm.bootstrap.retention import SECONDS_PER_DAY
+from swarm.bootstrap.shared_collection import collect_shared
 from swarm.engine.trees import TREES, listed_artifacts
 from swarm.kernel.clock import ago_text
 from swarm.kernel.home import Home
@@ -26,6 +28,7 @@ from swarm.packages.collecting import remove_unused
 from swarm.packages.environments import LOCKS
 from swarm.store.artifacts import LocalArtifacts
 from swarm.store.ports import Store
+from swarm.store.shared.files import SharedFiles
 
 SPARE_SECONDS = 3_600
 """What is used must be older than the longest invocation by this, to be removed."""
@@ -51,16 +54,32 @@ def is_due(home: Home) -> bool:
         return True
 
 
-async def collect_unused(store: Store, home: Home, settings: Settings) -> Collected | None:
+async def collect_unused(
+    store: Store,
+    home: Home,
+    settings: Settings,
+    shared: SharedFiles | None = None,
+    *,
+    if_due: bool = False,
+) -> Collected | None:
     """Remove what nothing has referred to for ``unused_days``.
 
     It can be cancelled anywhere; the next one begins anew.
+
+    Args:
+        store: says what is referred to.
+        home: whose folders are gone through.
+        settings: how long what is unused is kept.
+        shared: what machines share, where they do; the home's artifacts are copies then, which go
+            by their use (see :mod:`swarm.store.shared.cache`).
+        if_due: whether to leave what is shared alone if a machine has collected it within a day.
 
     Returns:
         What was removed, or None if it is switched off or another process is at it.
 
     Raises:
         DatabaseError: the database cannot be read or written.
+        UnavailableError: the bucket cannot be changed; what is to be deleted there is noted.
     """
     if not settings.unused_days:
         return None
@@ -72,11 +91,15 @@ async def collect_unused(store: Store, home: Home, settings: Settings) -> Collec
             return None
         agents = await store.purge_agents(ago_text(age))
         packages, environments = await store.digests_in_use()
+        if shared is None:
+            artifacts = await _collect_artifacts(store, home, before)
+        else:
+            artifacts = await collect_shared(store, shared, age, if_due=if_due)
         collected = Collected(
             agents,
             await remove_unused(home.packages, packages, before),
             await remove_unused(home.environments, environments, before),
-            *await _collect_artifacts(store, home, before),
+            *artifacts,
         )
         await asyncio.to_thread(_remove_locks, home.environments / LOCKS, packages, before)
         await asyncio.to_thread(_remove_trees, home.cache / TREES, before)
@@ -86,39 +109,17 @@ async def collect_unused(store: Store, home: Home, settings: Settings) -> Collec
 
 async def _collect_artifacts(store: Store, home: Home, before: float) -> tuple[int, int]:
     artifacts = LocalArtifacts(home.artifacts)
-    in_use, newest = await _marked(store, "")
-    in_use |= await _marked_outside_runs(store)
+    in_use, newest = await marked(store, "")
+    in_use |= await marked_outside_runs(store)
     in_use |= await asyncio.to_thread(_parts, artifacts, in_use)
     # Runs that were created meanwhile may name artifacts that only they know.
-    more, _ = await _marked(store, newest)
+    more, _ = await marked(store, newest)
     in_use |= more | await asyncio.to_thread(_parts, artifacts, more)
     count = size = 0
     for shard in await asyncio.to_thread(artifacts.shards):
         removed = await asyncio.to_thread(artifacts.remove_unused, shard, in_use, before)
         count, size = count + removed[0], size + removed[1]
     return count, size
-
-
-async def _marked(store: Store, after: str) -> tuple[set[str], str]:
-    """The artifacts in all runs after ``after``, and the last run's id."""
-    found: set[str] = set()
-    last = after
-    while True:
-        page, reached = await store.artifacts_in_use(last)
-        if not reached:
-            return found, last
-        found |= page
-        last = reached
-
-
-async def _marked_outside_runs(store: Store) -> set[str]:
-    found: set[str] = set()
-    last = ""
-    while True:
-        page, last = await store.artifacts_outside_runs(last)
-        found |= page
-        if not last:
-            return found
 
 
 def _parts(artifacts: LocalArtifacts, references: set[str]) -> set[str]:

@@ -5,10 +5,12 @@ Lists and details must come at once, so this loads neither the engine nor packag
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from swarm.bootstrap.artifacts import open_artifacts
 from swarm.bootstrap.database import open_database
 from swarm.dispatch.local_hosts import LocalHosts
 from swarm.dispatch.local_peers import LocalPeers
@@ -18,9 +20,9 @@ from swarm.kernel.home import Home
 from swarm.kernel.settings import Settings
 from swarm.packages.grants import Permissions, collect_grants
 from swarm.packages.references import AGENTS, WORKFLOWS, choose_version
-from swarm.store.artifacts import LocalArtifacts
 from swarm.store.ports import ArtifactStore, Store
 from swarm.store.records import AgentRecord, RunRecord, WorkflowRecord
+from swarm.store.shared.files import SharedFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Records:
     home: Home
     store: Store
     artifacts: ArtifactStore
+    shared: SharedFiles | None
     peers: Peers
 
     async def agent(self, reference: str) -> AgentRecord:
@@ -67,9 +70,11 @@ async def open_records(settings: Settings) -> AsyncIterator[Records]:
     """
     home = Home(settings.home)
     home.create()
+    kept = open_artifacts(home, settings)
     store = await open_database(home, settings)
     try:
         peers = LocalPeers(LocalHosts(home.hosts), "records")
-        yield Records(settings, home, store, LocalArtifacts(home.artifacts), peers)
+        yield Records(settings, home, store, kept.store, kept.shared, peers)
     finally:
         await store.close()
+        await asyncio.to_thread(kept.close)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from swarm.bootstrap.assembly import Swarm
 from swarm.bootstrap.collection import collect_unused, is_due
 from swarm.bootstrap.retention import BATCH, purge_expired
+from swarm.kernel.errors import UnavailableError
 
 PURGE_SECONDS = 3_600
 """How often a process that lives long looks for expired runs."""
@@ -40,5 +41,15 @@ async def _purge_regularly(swarm: Swarm, purged_once: asyncio.Event) -> None:
         purged_once.set()
         if len(purged) < BATCH:
             if is_due(swarm.home):
-                await collect_unused(swarm.store, swarm.home, swarm.settings)
+                await _collect(swarm)
             await asyncio.sleep(PURGE_SECONDS)
+
+
+async def _collect(swarm: Swarm) -> None:
+    try:
+        await collect_unused(swarm.store, swarm.home, swarm.settings, swarm.shared, if_due=True)
+    except UnavailableError:
+        if swarm.shared is None:
+            raise
+        # A bucket or a server that is away is no reason to stop what drives runs: what was to be
+        # deleted is noted, and deleted the next time. `swarm purge` tells.

@@ -69,8 +69,13 @@ async def read_details(store: Store, values: Values, run: RunRecord) -> RunDetai
         found.sort(key=lambda row: row.item_index)
     calls = RunFilter(parent_run_id=run.id, limit=CHILDREN, documents=False)
     workflow = await store.get_workflow(run.workflow_id)
+    whole = replace(
+        run,
+        inputs=await values.loaded(run.inputs),
+        outputs=await values.loaded(run.outputs),
+    )
     return RunDetails(
-        replace(run, inputs=values.loaded(run.inputs), outputs=values.loaded(run.outputs)),
+        whole,
         [row for row in rows if row.item_index == NO_ITEM],
         items,
         invocations,

@@ -157,7 +157,7 @@ async def report_runs(swarm: Swarm, runs: Sequence[RunRecord], viewing: Viewing)
     documents = []
     values = Values(swarm.artifacts, swarm.settings.inline_value_bytes)
     for run in runs:
-        outputs = values.loaded(run.outputs) or {}
+        outputs = await values.loaded(run.outputs) or {}
         folder = viewing.save or run_files(swarm.home, run.id)
         kept = await keep_files(
             outputs,

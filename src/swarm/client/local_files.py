@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.definitions.files import FileValue
-from swarm.engine.trees import DIRECTORY_MEDIA_TYPE, materialise_tree
-from swarm.kernel.errors import InputError, NotFoundError
+from swarm.engine.trees import DIRECTORY_MEDIA_TYPE, Collector, materialise_tree
+from swarm.kernel.errors import InputError, NotFoundError, OutputError
 from swarm.kernel.home import Home
 from swarm.kernel.ids import new_id
-from swarm.store.ports import ArtifactStore
+from swarm.store.ports import ArtifactStore, DirectoryLimits
 
 DEFAULT_MEDIA_TYPE = "application/octet-stream"
 MAX_NAME_BYTES = 200
@@ -35,7 +35,7 @@ async def take_path(
     """Make a file value of a local path.
 
     A file is copied into the artifacts. A directory is not: a run sees it as it is by then, read
-    only.
+    only; but where machines share artifacts it is copied too.
 
     Args:
         given: the path; ``~`` is the user's home.
@@ -50,14 +50,39 @@ async def take_path(
     path = Path(os.path.realpath(Path(given).expanduser()))
     kind = kind or ("directory" if path.is_dir() else "file")
     _check_path(kind, given, path, where)
+    if kind == "directory" and artifacts.directories is not None:
+        reference = await _copied(path, artifacts, artifacts.directories, where)
+        return TakenPath(FileValue(reference, path.name or "/", None, DIRECTORY_MEDIA_TYPE))
     if kind == "directory":
         reference = f"live:{new_id('dir')}"
         value = FileValue(reference, path.name or "/", None, DIRECTORY_MEDIA_TYPE)
         return TakenPath(value, str(path))
     media_type = mimetypes.guess_type(path.name)[0] or DEFAULT_MEDIA_TYPE
     reference = await artifacts.put_file(path)
-    size = artifacts.path(reference).stat().st_size
+    with artifacts.held([reference]):
+        size = (await artifacts.fetch(reference)).stat().st_size
     return TakenPath(FileValue(reference, path.name, size, media_type))
+
+
+async def _copied(
+    folder: Path, artifacts: ArtifactStore, limits: DirectoryLimits, where: str
+) -> str:
+    """Copy a directory into the artifacts; return the reference to its listing."""
+    collector = Collector(artifacts, limits.files, limits.size, takes_links=True)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return await collector.put_tree(descriptor)
+        finally:
+            os.close(descriptor)
+    except (OSError, OutputError) as error:
+        reason = error.message if isinstance(error, OutputError) else error.strerror
+        raise InputError(
+            f"the directory {folder} cannot be copied to where other machines find it: {reason}",
+            where=where,
+            remedy="give a directory of regular files, without symbolic links and within the "
+            "settings max_directory_files and max_directory_mb, or an archive of it as a file",
+        ) from None
 
 
 def _check_path(kind: str, given: str, path: Path, where: str) -> None:
@@ -102,7 +127,8 @@ def copy_file(value: FileValue, artifacts: ArtifactStore, home: Home, target: Pa
     descriptor, partial = tempfile.mkstemp(prefix=".swarm-", dir=target.parent)
     os.close(descriptor)
     try:
-        shutil.copyfile(artifacts.path(value.reference), partial)
+        with artifacts.held([value.reference]):
+            shutil.copyfile(artifacts.path(value.reference), partial)
         Path(partial).chmod(0o644)
         Path(partial).replace(target)
     finally:

@@ -96,7 +96,7 @@ class Session:
 
     async def loaded(self, stored: JsonValue) -> JsonValue:
         """A value that the journal holds, read from its artifact where it is large."""
-        return await asyncio.to_thread(self.swarm.runs.value, stored)
+        return await self.swarm.runs.value(stored)
 
     async def whole_run(self, run: RunRecord) -> RunRecord:
         """The record with its large values."""
@@ -111,12 +111,10 @@ class Session:
     async def whole_steps(self, steps: list[StepRecord]) -> list[StepRecord]:
         """The records with their large values."""
         value = self.swarm.runs.value
-        return await asyncio.to_thread(
-            lambda: [
-                replace(step, inputs=value(step.inputs), outputs=value(step.outputs))
-                for step in steps
-            ]
-        )
+        return [
+            replace(step, inputs=await value(step.inputs), outputs=await value(step.outputs))
+            for step in steps
+        ]
 
 
 def closed() -> UnavailableError:

@@ -74,7 +74,8 @@ class File:
         """
         if self.is_directory:
             raise InputError(f"{self.name} is a directory", remedy="read the files below its path")
-        return self.path.read_bytes()
+        with self._room.artifacts.held([self.reference]):
+            return self.path.read_bytes()
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The whole content as text.

@@ -33,15 +33,16 @@ class RunBook:
         """What expressions see of ended steps; large values as references."""
         self.progress = Progress(workflow.plan)
         self._values = values
-        self._scope: dict[str, JsonValue] = {
-            "inputs": values.loaded(run.inputs),
-            "trigger": values.loaded(run.trigger_data),
-            "config": dict(workflow.definition.config),
-            "variables": values.loaded(run.variables),
-        }
+        self._scope: dict[str, JsonValue] = {}
 
-    def load(self, rows: Iterable[StepRecord]) -> None:
-        """Take over what the journal says of the run's steps."""
+    async def load(self, rows: Iterable[StepRecord]) -> None:
+        """Take over what the journal says of the run and its steps."""
+        self._scope = {
+            "inputs": await self._values.loaded(self.run.inputs),
+            "trigger": await self._values.loaded(self.run.trigger_data),
+            "config": dict(self.workflow.definition.config),
+            "variables": await self._values.loaded(self.run.variables),
+        }
         for row in rows:
             if row.item_index == NO_ITEM:
                 self.rows[row.step_id] = row
@@ -64,20 +65,20 @@ class RunBook:
             "started_at": started_at,
         }
 
-    def scope(
+    async def scope(
         self, steps: Iterable[str], extra: Mapping[str, JsonValue] | None = None
     ) -> dict[str, JsonValue]:
         """The names an expression sees; only the steps it reads, so that cost stays flat."""
-        results = {step: self._result(step) for step in steps if step in self.results}
+        results = {step: await self._result(step) for step in steps if step in self.results}
         return {**self._scope, "steps": results, **(extra or {})}
 
-    def _result(self, step: str) -> JsonObject:
+    async def _result(self, step: str) -> JsonObject:
         result = self.results[step]
         outputs = result["outputs"]
         if isinstance(outputs, list):
-            loaded: JsonValue = [self._values.loaded(each) for each in outputs]
+            loaded: JsonValue = [await self._values.loaded(each) for each in outputs]
         else:
-            loaded = self._values.loaded(outputs)
+            loaded = await self._values.loaded(outputs)
         return result if loaded is outputs else {**result, "outputs": loaded}
 
     def end(self, row: StepRecord) -> list[str]:

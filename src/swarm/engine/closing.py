@@ -51,7 +51,7 @@ class Closing:
         if fatal is not None:
             verdict = failed_by(fatal)
         else:
-            scope = book.scope(named_steps(book.workflow.outputs))
+            scope = await book.scope(named_steps(book.workflow.outputs))
             verdict = with_outputs(book.workflow, book.run, scope)
         await self.begin(verdict, batch)
 
@@ -92,7 +92,7 @@ class Closing:
         while self._actions:
             action = self._actions.popleft()
             if isinstance(action, CompiledNotification):
-                self._notify(action, verdict, batch)
+                await self._notify(action, verdict, batch)
             elif not self._book.rows[action].status.is_final:
                 # One that is final was done before another host took the run over.
                 await self._start(action, verdict, batch)
@@ -132,9 +132,9 @@ class Closing:
         data = {"status": str(verdict.status), "outputs": verdict.outputs, **verdict.fields()}
         batch.events.append(("run.finished", None, data))
 
-    def _notify(self, action: CompiledNotification, verdict: Verdict, batch: Batch) -> None:
+    async def _notify(self, action: CompiledNotification, verdict: Verdict, batch: Batch) -> None:
         """Send a notification. Written before the commit: at least once."""
-        scope = self._book.scope(named_steps(action.message), {"error": verdict.as_error()})
+        scope = await self._book.scope(named_steps(action.message), {"error": verdict.as_error()})
         try:
             level, message = action.definition.level, str(action.message.evaluate(scope))
         except SwarmError as error:

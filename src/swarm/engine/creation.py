@@ -56,15 +56,17 @@ class RunCreator:
         new = await self.prepare(request, record, compiled, pinned, origin)
         run = new.run
         stands = await self._journal.create_run(new)
-        if stands.id != run.id and self._values.loaded(stands.inputs) != self._values.loaded(
-            new.run.inputs
-        ):
+        if stands.id != run.id and await self._is_other(stands, run):
             raise ConflictError(
                 f"the idempotency key {run.idempotency_key!r} was used for run {stands.id}, with "
                 "other inputs",
                 remedy="use another key for another run",
             )
         return stands
+
+    async def _is_other(self, stands: RunRecord, new: RunRecord) -> bool:
+        given = await self._values.loaded(new.inputs)
+        return bool(given != await self._values.loaded(stands.inputs))
 
     async def prepare(
         self,
@@ -101,7 +103,7 @@ class RunCreator:
 
     async def create_again(self, run: RunRecord) -> RunRecord:
         """A new run of the same workflow version with the inputs of ``run``."""
-        return await self.create(again(run, self._values), origin=run)
+        return await self.create(await again(run, self._values), origin=run)
 
     async def called_run(
         self, caller: RunRecord, step: StepRecord, compiled_step: CompiledStep, inputs: JsonObject
@@ -210,11 +212,11 @@ class RunCreator:
             )
 
 
-def again(run: RunRecord, values: Values) -> RunRequest:
+async def again(run: RunRecord, values: Values) -> RunRequest:
     """The request that would start the run again."""
     return RunRequest(
         workflow=f"{run.workflow_name}@{run.workflow_version}",
-        inputs=values.loaded(run.inputs),
+        inputs=await values.loaded(run.inputs),
         mounts=run.mounts,
         # A file that was imported may say anything: it does not take away a wall.
         isolation=Isolation.SANDBOX if run.imported_at else Isolation(run.isolation),

@@ -177,7 +177,7 @@ class RunDriver:
     async def _begin(self) -> None:
         """Read how far the run has come and start what is reachable."""
         rows = await self._tools.journal.list_steps(self._run.id)
-        self._book.load(rows)
+        await self._book.load(rows)
         self._board.restore(rows)
         resumed = self._run.started_at is not None
         verdict = recorded_verdict(self._run)

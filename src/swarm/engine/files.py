@@ -14,13 +14,20 @@ import mimetypes
 import os
 import stat
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 
 from msgspec import Struct
 
 from swarm.definitions.fields import FieldDefinition
 from swarm.definitions.files import ARTIFACT_KEY, FileValue
-from swarm.engine.trees import DIRECTORY_MEDIA_TYPE, Collector, materialise_tree
+from swarm.engine.trees import (
+    DIRECTORY_MEDIA_TYPE,
+    Collector,
+    is_materialised,
+    listed_artifacts,
+    materialise_tree,
+)
 from swarm.kernel.errors import InputError, OutputError, RefusedError
 from swarm.kernel.json import JsonObject, JsonValue
 from swarm.sandbox.ports import InputMount
@@ -29,6 +36,7 @@ from swarm.store.ports import ArtifactStore
 OUTPUT_KEY = "$file"
 """The key by which a handler names a file that it wrote below ``$SWARM_OUTPUTS``."""
 
+_PARTS_AT_ONCE = 64
 _PATH_TYPES = frozenset({"file", "directory"})
 
 
@@ -67,10 +75,28 @@ class FileAccess(Struct, frozen=True):
         if file_value.is_live:
             return self._live(field.name, file_value)
         if is_directory:
+            if self.artifacts.directories is not None:
+                await self._fetch_tree(file_value.reference)
             return await asyncio.to_thread(
                 materialise_tree, self.artifacts, self.cache, file_value.reference
             )
-        return self.artifacts.path(file_value.reference)
+        return await self.artifacts.fetch(file_value.reference)
+
+    async def _fetch_tree(self, reference: str) -> None:
+        """Have the files of a directory come here, several at a time, if it is not here whole."""
+        await self.artifacts.fetch(reference)
+        if not is_materialised(self.cache, reference):
+            parts = await asyncio.to_thread(listed_artifacts, self.artifacts, reference)
+            for start in range(0, len(parts), _PARTS_AT_ONCE):
+                some = set(parts[start : start + _PARTS_AT_ONCE])
+                await asyncio.gather(*(self.artifacts.fetch(part) for part in some))
+
+    def held(
+        self, fields: Sequence[FieldDefinition], values: JsonObject
+    ) -> AbstractContextManager[None]:
+        """Keep the files among ``values`` where :meth:`mount_inputs` finds them, until the end."""
+        declared = [values.get(field.name) for field in fields if field.type in _PATH_TYPES]
+        return self.artifacts.held(reference for reference, _ in file_references(declared))
 
     def _live(self, name: str, file_value: FileValue) -> Path:
         granted = self.mounts.get(file_value.reference)

@@ -34,7 +34,7 @@ class RunForker:
     async def fork(self, request: ForkRequest) -> RunRecord:
         """See :meth:`swarm.engine.api.Runs.fork`."""
         origin = await find_run(self._journal, request.origin)
-        wanted = again(origin, self._values)
+        wanted = await again(origin, self._values)
         wanted = replace(wanted, inputs={**wanted.inputs, **(request.inputs or {})})
         if request.latest:
             record = await self._pins.resolve_workflow(origin.workflow_name)

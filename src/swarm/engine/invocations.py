@@ -5,7 +5,7 @@ Used by the steps of a run and by calls outside any run alike, so both obey the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -55,7 +55,8 @@ class PinnedAgent(Struct, frozen=True):
 
     record: AgentRecord
     definition: AgentDefinition
-    program: Program
+    prepare: Callable[[], Awaitable[Program]]
+    """Gives what a sandbox needs to run it, fetched first where it is not on this machine."""
     granted: Mapping[str, tuple[str, ...]]
     """Permissions by kind: ``{"network": ("api.example.com",), ...}``."""
 
@@ -164,11 +165,18 @@ class Invoker:
 
         Raises:
             UnavailableError: the sandbox cannot be built, or a file cannot be stored.
-            NotFoundError, InputError: a file value refers to nothing that is there.
+            NotFoundError, InputError: a file value refers to nothing that is there, or nobody has
+                published the agent's package.
+            DamagedError: what was fetched is not what it should be.
+            DependencyError: the agent's dependencies cannot be installed here.
         """
+        with call.files.held(agent.definition.inputs, call.inputs):
+            return await self._invoke(agent, call, services)
+
+    async def _invoke(self, agent: PinnedAgent, call: Call, services: AgentServices) -> Completed:
         backend = self._backend(call.isolation)
         mounts = await call.files.mount_inputs(agent.definition.inputs, call.inputs)
-        request = self._request(agent, call, mounts)
+        request = self._request(agent, await agent.prepare(), call, mounts)
         async with self._places.taken(call.priority):
             started_at = now_text()
             sandbox = await backend.prepare(request)
@@ -179,14 +187,14 @@ class Invoker:
                 await sandbox.destroy()
 
     def _request(
-        self, agent: PinnedAgent, call: Call, mounts: tuple[InputMount, ...]
+        self, agent: PinnedAgent, program: Program, call: Call, mounts: tuple[InputMount, ...]
     ) -> SandboxRequest:
         runtime = agent.definition.runtime
         timeout = call.timeout_seconds or runtime.timeout_seconds
         granted = agent.granted.get("network", ())
         network = granted if call.network is None else narrow(granted, call.network)
         return SandboxRequest(
-            program=agent.program,
+            program=program,
             limits=Limits.of(self._settings, runtime.memory_mb, timeout),
             network=network,
             environment=agent.definition.environment,

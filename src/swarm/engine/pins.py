@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from swarm.definitions.loading import agent_from_json
@@ -13,6 +15,7 @@ from swarm.engine.invocations import PinnedAgent
 from swarm.kernel.errors import NotFoundError
 from swarm.packages.registration import AgentCatalog
 from swarm.packages.workflows import WorkflowCatalog
+from swarm.sandbox.ports import Program
 from swarm.store.ports import Store
 from swarm.store.records import AgentRecord, WorkflowRecord
 
@@ -45,6 +48,9 @@ class _Kept(Generic[Value]):
             self._values.popitem(last=False)
         return value
 
+    def forget(self, key: str) -> None:
+        self._values.pop(key, None)
+
 
 class Pins:
     """Finds agents and workflows by reference, and reads them by record id."""
@@ -57,6 +63,8 @@ class Pins:
         self._workflow_catalog = workflows
         self._fuel = fuel
         self._agents: _Kept[PinnedAgent] = _Kept()
+        self._programs: _Kept[Program] = _Kept()
+        self._preparing: dict[str, asyncio.Task[Program]] = {}
         self._workflows: _Kept[CompiledWorkflow] = _Kept()
 
     async def resolve_workflow(self, reference: str) -> WorkflowRecord:
@@ -113,11 +121,31 @@ class Pins:
             return PinnedAgent(
                 record,
                 agent_from_json(record.definition),
-                self._agent_catalog.program(record),
+                partial(self._program, record),
                 await self._agent_catalog.granted(record),
             )
 
         return await self._agents.get(agent_id, make)
+
+    async def _program(self, record: AgentRecord) -> Program:
+        """What a sandbox needs to run an agent."""
+        make = partial(self._prepared, record)
+        program = await self._programs.get(record.id, make)
+        if not self._agent_catalog.keep(program):
+            self._programs.forget(record.id)  # collected, as nobody here had used it for long
+            program = await self._programs.get(record.id, make)
+        return program
+
+    async def _prepared(self, record: AgentRecord) -> Program:
+        """Many calls at once that want the same wait for one of them, as it may be fetched."""
+        task = self._preparing.get(record.id)
+        if task is None:
+            task = asyncio.create_task(self._agent_catalog.prepare(record))
+            self._preparing[record.id] = task
+            task.add_done_callback(lambda _: self._preparing.pop(record.id, None))
+        program = await asyncio.shield(task)
+        self._agent_catalog.keep(program)
+        return program
 
     async def agents(self, pinned: Mapping[str, str]) -> dict[str, PinnedAgent]:
         """The agents of a run by their references in its steps."""

@@ -206,9 +206,9 @@ class RunService(Runs):
     async def logs(self, run_id: str) -> list[JsonObject]:
         return await asyncio.to_thread(read_log, self._home.run_logs, run_id)
 
-    def value(self, stored: JsonValue) -> JsonValue:
+    async def value(self, stored: JsonValue) -> JsonValue:
         """A value of a run's record, which may hold a reference to it where it is large."""
-        return self._values.loaded(stored)
+        return await self._values.loaded(stored)
 
     # -- mending ---------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class Starter:
             error = book.error_of(compiled.guard)
         try:
             extra = {"error": error} if error is not None else None
-            scope = book.scope(compiled.steps_named, extra)
+            scope = await book.scope(compiled.steps_named, extra)
             if compiled.when is not None and not evaluate_condition(compiled.when, scope):
                 return [skipped_step(row)]
             if compiled.for_each is not None:
@@ -99,7 +99,8 @@ class Starter:
             scope = self._scope_of_item(row.step_id, row.item_index)
         else:
             error = self._book.error_of(compiled.guard) if compiled.guard is not None else None
-            scope = self._book.scope(compiled.steps_named, {"error": error} if error else None)
+            extra = {"error": error} if error else None
+            scope = await self._book.scope(compiled.steps_named, extra)
         return await self.start_row(row, scope, batch)
 
     # -- items -----------------------------------------------------------------------------------

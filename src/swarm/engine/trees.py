@@ -31,7 +31,7 @@ TREES = "trees"
 """The folder in the cache with directories put together again."""
 MAX_DEPTH = 64
 """Folders within folders that may be handed out; each takes an open file while they are read."""
-_LISTING = b'{"files":'
+LISTING = b'{"files":'
 """How a listing begins, in canonical JSON."""
 MAX_PATH_BYTES = 2048
 """Of a path within a directory that is handed out: the kernel takes 4,096, with what is before."""
@@ -49,10 +49,20 @@ class Collector:
         max_files: int,
         max_bytes: int,
         masked: Callable[[str], str] = lambda path: path,
+        *,
+        takes_links: bool = False,
     ) -> None:
-        """``masked`` blots secrets out of a path; files whose paths have one are refused."""
+        """
+        Args:
+            artifacts: takes the files.
+            max_files: most files; max_bytes: most bytes, all together.
+            masked: blots secrets out of a path; files whose paths have one are refused.
+            takes_links: whether files that have other names too are taken. Those that an agent
+                hands out are not: they may be somebody else's.
+        """
         self._artifacts = artifacts
         self._masked = masked
+        self._takes_links = takes_links
         self._left = max_files
         self._bytes_left = max_bytes
 
@@ -63,7 +73,8 @@ class Collector:
             OutputError: not a regular file of the directory's own, or one too many.
         """
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        has_links = status.st_nlink > 1 and not self._takes_links
+        if not stat.S_ISREG(status.st_mode) or has_links:
             raise OutputError("only regular files without further links can be handed out")
         if self._left == 0:
             raise OutputError(
@@ -139,29 +150,36 @@ def _walk(descriptor: int, prefix: str, depth: int = 1) -> Iterator[tuple[str, i
 def listed_artifacts(artifacts: ArtifactStore, reference: str) -> list[str]:
     """The references in the listing of a directory; none if it is something else, or gone."""
     try:
-        with artifacts.path(reference).open("rb") as file:
-            if file.read(len(_LISTING)) != _LISTING:
+        with artifacts.held([reference]), artifacts.path(reference).open("rb") as file:
+            if file.read(len(LISTING)) != LISTING:
                 return []
         return [entry.reference for entry in _entries(artifacts, reference)]
     except (NotFoundError, InputError, FileNotFoundError):
         return []
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """A file in the listing of a directory."""
+
     path: str
     reference: str
     executable: bool
 
 
-def _entries(artifacts: ArtifactStore, reference: str) -> list[_Entry]:
-    """The files of a listing.
+def _entries(artifacts: ArtifactStore, reference: str) -> list[Entry]:
+    """The files of a listing; raises as :func:`entries_of`, and NotFoundError."""
+    with artifacts.held([reference]):
+        return entries_of(artifacts.path(reference).read_bytes(), reference)
+
+
+def entries_of(data: bytes, reference: str) -> list[Entry]:
+    """The files in the bytes of a listing, which ``reference`` names.
 
     Raises:
         InputError: it is no listing, or one that leads out of its folder.
     """
     try:
-        listing = loads(artifacts.path(reference).read_bytes())
-        entries = [_entry(value) for value in listing["files"]]
+        entries = [_entry(value) for value in loads(data)["files"]]
     except (InvalidError, TypeError, KeyError):
         raise InputError(f"{reference} is not the listing of a directory") from None
     files = {entry.path for entry in entries}
@@ -171,14 +189,23 @@ def _entries(artifacts: ArtifactStore, reference: str) -> list[_Entry]:
     return entries
 
 
-def _entry(value: JsonValue) -> _Entry:
+def _entry(value: JsonValue) -> Entry:
     path, digest, executable = value["path"], value["sha256"], value["executable"]
     if not isinstance(path, str) or not isinstance(digest, str) or not isinstance(executable, bool):
         raise TypeError("a field of another type")
     parts = path.split("/")
     if "\0" in path or not {"", ".", ".."}.isdisjoint(parts) or len(parts) > MAX_DEPTH + 1:
         raise InputError(f"the listing of a directory holds {path!r}, which leads elsewhere")
-    return _Entry(path, f"sha256:{digest}", executable)
+    return Entry(path, f"sha256:{digest}", executable)
+
+
+def is_materialised(cache: Path, reference: str) -> bool:
+    """Whether the directory of a listing has been put together here."""
+    return _tree(cache, reference).is_dir()
+
+
+def _tree(cache: Path, reference: str) -> Path:
+    return cache / TREES / reference.removeprefix("sha256:")
 
 
 def materialise_tree(artifacts: ArtifactStore, cache: Path, reference: str) -> Path:
@@ -191,7 +218,7 @@ def materialise_tree(artifacts: ArtifactStore, cache: Path, reference: str) -> P
         InputError: it is no listing of a directory.
         UnavailableError: the disk does not take it.
     """
-    final = cache / TREES / reference.removeprefix("sha256:")
+    final = _tree(cache, reference)
     with suppress(FileNotFoundError):
         os.utime(final)  # used again: it is kept for longer
         return final
@@ -206,14 +233,15 @@ def materialise_tree(artifacts: ArtifactStore, cache: Path, reference: str) -> P
         ) from None
 
 
-def _build(entries: Iterable[_Entry], artifacts: ArtifactStore, final: Path) -> Path:
+def _build(entries: Iterable[Entry], artifacts: ArtifactStore, final: Path) -> Path:
     final.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix="building-", dir=final.parent))
     try:
         for entry in entries:
             target = building / entry.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artifacts.path(entry.reference), target)
+            with artifacts.held([entry.reference]):
+                shutil.copyfile(artifacts.path(entry.reference), target)
             target.chmod(0o755 if entry.executable else 0o644)
         building.chmod(0o755)
         try:

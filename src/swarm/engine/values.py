@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from msgspec import Struct
@@ -46,15 +47,19 @@ class Values(Struct, frozen=True):
         """Bytes that a value, as the journal holds it, takes as JSON; a reference's own size."""
         return len(dump_bytes(value, sort_keys=False)) if value else 0
 
-    def loaded(self, value: JsonValue) -> JsonValue:
+    async def loaded(self, value: JsonValue) -> JsonValue:
         """The value itself.
 
         Raises:
-            NotFoundError: its artifact is gone; InvalidError: it is damaged.
+            NotFoundError: its artifact is gone; InvalidError, DamagedError: it is damaged.
+            UnavailableError: it cannot be fetched.
         """
         if not is_stored(value):
             return value
-        return loads(self.artifacts.path(value[ARTIFACT_KEY]).read_bytes())
+        reference = value[ARTIFACT_KEY]
+        with self.artifacts.held([reference]):
+            path = await self.artifacts.fetch(reference)
+            return loads(await asyncio.to_thread(path.read_bytes))
 
 
 def is_stored(value: JsonValue) -> bool:

@@ -13,7 +13,8 @@
     │   ├── DatabaseError          locked, read-only, full, damaged or of a newer version
     │   ├── MasterKeyError         the key that opens secrets is missing, wrong or unreadable
     │   ├── SandboxUnavailable     the kernel refuses a layer that is required
-    │   └── DependencyError        a package's dependencies cannot be installed
+    │   ├── DependencyError        a package's dependencies cannot be installed
+    │   └── DamagedError           a file is not what its digest says
     ├── OutputError             1  a file that an agent handed out cannot be taken
     ├── RunFailed               1  a run that a program waited for failed or was cancelled
     ├── RunInterrupted          1  nobody drives a run that a program waited for
@@ -223,6 +224,12 @@ class DependencyError(UnavailableError):
     """A package's dependencies cannot be installed."""
 
     code = "dependencies"
+
+
+class DamagedError(UnavailableError):
+    """A package or an artifact has not the bytes that its digest names; none of it is used."""
+
+    code = "damaged"
 
 
 class OutputError(SwarmError):

@@ -169,6 +169,61 @@ class Settings(BaseModel):
         description="Days that packages, environments and artifacts are kept which nothing refers "
         "to; 0 keeps them for ever.",
     )
+    artifact_url: str | None = Field(
+        None,
+        description="Bucket of an S3-compatible store for packages and artifacts of many machines: "
+        "s3://bucket/prefix?endpoint=https://host:port&region=eu-west-1&path_style=true. Needs "
+        "database_url; without a bucket they are kept in that database, up to "
+        "artifact_database_mb each.",
+    )
+    artifact_access_key_id: SecretStr | None = Field(
+        None,
+        description="Access key of the bucket (default: AWS_ACCESS_KEY_ID, or what the machine's "
+        "role gives). Never printed.",
+    )
+    artifact_secret_access_key: SecretStr | None = Field(
+        None,
+        description="Secret key of the bucket (default: AWS_SECRET_ACCESS_KEY, or what the "
+        "machine's role gives). Never printed.",
+    )
+    artifact_inline_bytes: int = Field(
+        64 * KIB,
+        ge=0,
+        le=1 * MIB,
+        description="Largest file that is kept in the database although there is a bucket, in "
+        "bytes: one round trip instead of several.",
+    )
+    artifact_database_mb: int = Field(
+        64,
+        ge=1,
+        le=1024,
+        description="Largest file that is kept in the database where there is no bucket, in MiB.",
+    )
+    artifact_cache_mb: int = Field(
+        10_240,
+        ge=1,
+        description="Copies of shared artifacts on this machine, in MiB; those that were used "
+        "least recently go first.",
+    )
+    max_directory_mb: int = Field(
+        1024,
+        ge=1,
+        description="Size of a local directory given to a run, in MiB, where machines share a "
+        "database: it is copied then, as another machine may drive the run.",
+    )
+    max_directory_files: int = Field(10_000, ge=1, description="Files in such a directory.")
+    artifact_timeout_seconds: float = Field(
+        30.0,
+        ge=1,
+        description="Time limit of one request to the bucket; a request carries 8 MiB at most.",
+    )
+    artifact_retries: int = Field(
+        5,
+        ge=0,
+        le=20,
+        description="How often a request to the bucket or for a shared file's rows is tried again "
+        "after a failure that may pass, each after a longer, random pause.",
+    )
     install_timeout_seconds: float = Field(
         600.0, gt=0, description="Time limit of installing one package's dependencies."
     )

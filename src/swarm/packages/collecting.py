@@ -10,7 +10,7 @@ from pathlib import Path
 from swarm.packages.locks import exclusive, run_to_end
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_LEFT = re.compile(r"\.(?:partial|damaged|removed)-([0-9a-f]{64})")
+_LEFT = re.compile(r"\.(?:partial|damaged|removed|arriving)-([0-9a-f]{64})")
 """What a process that was killed left behind, and the digest whose lock guards it."""
 
 
@@ -45,6 +45,9 @@ def _remove(path: Path, before: float) -> bool:
             return False
     except FileNotFoundError:  # somebody else was faster
         return False
+    if path.is_file():
+        path.unlink()
+        return True
     # Renamed first, so that a kill in the middle leaves nothing that looks whole.
     removed = path.with_name(f".removed-{path.name[-64:]}")
     shutil.rmtree(removed, ignore_errors=True)

@@ -25,6 +25,7 @@ from swarm.packages.installers import Installer, installer_for, installer_run
 from swarm.packages.locks import exclusive, run_to_end
 from swarm.packages.package import Package
 from swarm.packages.processes import InstallerRun
+from swarm.packages.sharing import SharedPackages
 
 MARKER = "environment.json"
 """Says what the environment was made for; written when all else is there."""
@@ -36,9 +37,13 @@ LOCKS = "locks"
 class EnvironmentInstaller:
     """The folders ``environments/<digest>/`` of a home."""
 
-    def __init__(self, home: Home, settings: Settings) -> None:
+    def __init__(
+        self, home: Home, settings: Settings, shared: SharedPackages | None = None
+    ) -> None:
+        """``shared`` is where locks of other machines are."""
         self._root = home.environments
         self._settings = settings
+        self._shared = shared
 
     def path(self, digest: str) -> Path:
         return self._root / digest
@@ -89,18 +94,26 @@ class EnvironmentInstaller:
         """The lock made for this package when it was first registered, or a new one.
 
         Kept, so that registering the same package again gives the same environment; a package
-        with other bytes is locked anew and gets newer versions.
+        with other bytes is locked anew and gets newer versions. Where machines share a database,
+        the lock is one for all of them.
         """
-        key = _digest(ENVIRONMENT_FORMAT, identity, package_digest)
+        # One for all machines must be for all interpreters and platforms.
+        fits = identity if self._shared is None else {"runtime": identity.get("runtime")}
+        key = _digest(ENVIRONMENT_FORMAT, fits, package_digest)
         file = self._root / LOCKS / f"{package_digest}-{key}"
         async with exclusive(self._root / ".locks" / key):
             if file.is_file():
                 os.utime(file)
                 return file.read_text("utf-8")
-            run.tell(f"locking {run.subject}")
+            lock = await self._shared.lock(file.name) if self._shared is not None else None
             with self._scratch(key) as scratch:
-                lock = await installer.lock(scratch)
                 written = scratch / "lock"
+                if lock is None:
+                    run.tell(f"locking {run.subject}")
+                    lock = await installer.lock(scratch, portable=self._shared is not None)
+                    written.write_text(lock, "utf-8")
+                    if self._shared is not None:
+                        lock = await self._shared.publish_lock(file.name, written)
                 written.write_text(lock, "utf-8")
                 file.parent.mkdir(exist_ok=True)
                 written.replace(file)

@@ -7,13 +7,15 @@ import shutil
 from pathlib import Path
 
 from swarm.kernel.durability import sync_folder
-from swarm.kernel.errors import SwarmError, UnavailableError
+from swarm.kernel.errors import DamagedError, SwarmError, UnavailableError
 from swarm.kernel.home import Home
 from swarm.kernel.settings import Settings
 from swarm.packages.folders import read_folder, write_tree
 from swarm.packages.ignoring import Ignored
 from swarm.packages.locks import exclusive, run_to_end
 from swarm.packages.package import Package, package_digest
+from swarm.packages.reading import read_package
+from swarm.packages.sharing import SharedPackages
 
 
 class PinnedPackages:
@@ -35,6 +37,45 @@ class PinnedPackages:
         """
         async with exclusive(self._root / ".locks" / package.digest):
             return await run_to_end(self._pin, package)
+
+    def has(self, digest: str) -> bool:
+        """Whether the package is there. Copies appear when they are whole."""
+        return self.path(digest).is_dir()
+
+    async def bring(self, digest: str, shared: SharedPackages) -> tuple[Package, Path]:
+        """Fetch a package from where machines share them, unless it is there.
+
+        Raises:
+            NotFoundError: no machine has published it.
+            DamagedError: what came is not that package.
+            UnavailableError: it cannot be fetched, or not be written.
+        """
+        async with exclusive(self._root / ".locks" / digest):
+            if self.has(digest):
+                return await self.read(digest), self.path(digest)
+            arriving = self._root / f".arriving-{digest}"
+            try:
+                package = await shared.bring(digest, arriving)
+                return package, await run_to_end(self._pin, package)
+            except OSError as error:
+                raise _unwritable(error, arriving) from None
+            finally:
+                arriving.unlink(missing_ok=True)
+
+    async def read(self, digest: str) -> Package:
+        """A package that is there.
+
+        Raises:
+            DamagedError: it was changed.
+        """
+        package = await run_to_end(read_package, self.path(digest), self._settings)
+        if package.digest != digest:
+            raise DamagedError(
+                f"the package {digest} was changed: it has the digest {package.digest}",
+                where=str(self.path(digest)),
+                remedy="remove that folder, and register the agent again",
+            )
+        return package
 
     def _pin(self, package: Package) -> Path:
         target = self.path(package.digest)
@@ -60,11 +101,7 @@ class PinnedPackages:
                 sync_folder(self._root)
             shutil.rmtree(damaged, ignore_errors=True)
         except OSError as error:
-            raise UnavailableError(
-                f"the package cannot be copied into the home: {error.strerror}",
-                where=str(error.filename or target),
-                remedy="make room, or make the home writable",
-            ) from None
+            raise _unwritable(error, target) from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return target
@@ -77,3 +114,11 @@ class PinnedPackages:
         except SwarmError:
             return False  # whatever is wrong with the copy, it is made anew
         return package_digest(contents.files) == digest
+
+
+def _unwritable(error: OSError, target: Path) -> UnavailableError:
+    return UnavailableError(
+        f"the package cannot be copied into the home: {error.strerror}",
+        where=str(error.filename or target),
+        remedy="make room, or make the home writable",
+    )

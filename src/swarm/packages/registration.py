@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +26,18 @@ from swarm.packages.pinning import PinnedPackages
 from swarm.packages.places import children_with
 from swarm.packages.reading import read_package
 from swarm.packages.references import AGENTS, choose_version, split_reference
+from swarm.packages.sharing import SharedPackages
 from swarm.sandbox.egress.policy import HostPattern
 from swarm.sandbox.ports import Program
 from swarm.store.ports import AgentRegistry
 from swarm.store.records import DEFAULT_PROJECT, AgentRecord, GrantRecord
+from swarm.store.shared.files import SharedFiles
+
+KEPT_SECONDS = 600.0
+"""How long a program that was used is not touched again; collecting spares it for much longer."""
+
+MOST_KEPT = 1_000
+"""Programs of which a process remembers when it touched them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +72,18 @@ class AgentCatalog:
         home: Home,
         settings: Settings,
         *,
+        shared: SharedFiles | None = None,
         project_id: str = DEFAULT_PROJECT,
     ) -> None:
+        """``shared`` is where the machines of one database find each other's packages."""
         self._registry = registry
         self._settings = settings
+        self._shared = SharedPackages(shared, settings) if shared is not None else None
         self._packages = PinnedPackages(home, settings)
-        self._environments = EnvironmentInstaller(home, settings)
+        self._environments = EnvironmentInstaller(home, settings, self._shared)
         self._project_id = project_id
+        self._scratch = home.cache
+        self._kept: dict[str, float] = {}
 
     async def register(
         self,
@@ -101,6 +116,8 @@ class AgentCatalog:
             _refuse_more(package, requested, granted)
         environment = await self._environments.install(package, on_progress)
         pinned = await self._packages.pin(package)
+        if self._shared is not None:
+            await self._shared.publish(package, self._scratch)
         record = self._record(package, pinned, environment[0] if environment else None)
         stored = await self._registry.add_agent(record, self._grants(package.digest, requested))
         replaced = next((one for one in earlier if one.version == definition.version), None)
@@ -167,28 +184,82 @@ class AgentCatalog:
         """What the package of ``record`` is granted."""
         return collect_grants(await self._registry.list_grants(record.digest, record.project_id))
 
-    def program(self, record: AgentRecord) -> Program:
-        """What a sandbox needs to run the agent.
+    async def publish(self, record: AgentRecord) -> None:
+        """Have every machine find the package of an agent that was registered before machines
+        shared their database.
 
         Raises:
-            UnavailableError: the pinned package or its environment is gone.
+            UnavailableError: the package is gone from the home, or cannot be published.
         """
-        package = Path(record.path)
-        if not package.is_dir():
+        if not self._packages.has(record.digest):
+            where = self._packages.path(record.digest)
+            raise _gone(record, "its package is gone from the home", where)
+        if self._shared is not None:
+            package = await self._packages.read(record.digest)
+            await self._shared.publish(package, self._scratch)
+
+    async def prepare(self, record: AgentRecord) -> Program:
+        """What a sandbox here needs to run the agent.
+
+        Where machines share a database, the package is fetched and its environment built, unless
+        they are here.
+
+        Raises:
+            UnavailableError: the package or its environment is gone, cannot be fetched, or this
+                host lacks what the agent needs.
+            NotFoundError: no machine has published the package.
+            DamagedError: what came is not that package.
+            DependencyError: its dependencies cannot be installed here.
+        """
+        environment = record.environment_digest
+        if self._shared is not None and not self._is_here(record):
+            environment = await self._bring(record, self._shared)
+        package = self._packages.path(record.digest)
+        if not self._packages.has(record.digest):
             raise _gone(record, "its package is gone from the home", package)
-        environment = None
-        if record.environment_digest is not None:
-            environment = self._environments.path(record.environment_digest)
-            if not self._environments.is_complete(record.environment_digest):
-                raise _gone(record, "its dependencies are gone from the home", environment)
+        if environment is not None and not self._environments.is_complete(environment):
+            folder = self._environments.path(environment)
+            raise _gone(record, "its dependencies are gone from the home", folder)
         definition = agent_from_json(record.definition)
         return Program(
             runtime=definition.runtime.type,
             entry=entry_tuple(definition),
             package=package,
             digest=record.digest,
-            environment=environment,
+            environment=self._environments.path(environment) if environment is not None else None,
         )
+
+    def keep(self, program: Program) -> bool:
+        """Note that a program is being used, so that it stays here; whether it is here.
+
+        Only what machines fetch needs this: what was registered here stays while it is recorded.
+        """
+        moment = time.monotonic()
+        if self._shared is None or moment < self._kept.get(program.digest, 0.0):
+            return True
+        try:
+            os.utime(program.package)
+            if program.environment is not None:
+                os.utime(program.environment)
+        except FileNotFoundError:
+            return False
+        if len(self._kept) >= MOST_KEPT:
+            self._kept.clear()
+        self._kept[program.digest] = moment + KEPT_SECONDS
+        return True
+
+    def _is_here(self, record: AgentRecord) -> bool:
+        environment = record.environment_digest
+        return self._packages.has(record.digest) and (
+            environment is None or self._environments.is_complete(environment)
+        )
+
+    async def _bring(self, record: AgentRecord, shared: SharedPackages) -> str | None:
+        """Have the package here, and its environment; return the environment's digest."""
+        package, _ = await self._packages.bring(record.digest, shared)
+        await asyncio.to_thread(check_host, package.definition, self._settings)
+        installed = await self._environments.install(package)
+        return installed[0] if installed is not None else None
 
     async def _granted_before(
         self, package: Package, earlier: Sequence[AgentRecord]

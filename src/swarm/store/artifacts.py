@@ -14,13 +14,13 @@ import io
 import os
 import stat
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from swarm.kernel.durability import make_folder, sync_folder
-from swarm.kernel.errors import InputError, NotFoundError, UnavailableError
+from swarm.kernel.errors import DamagedError, InputError, NotFoundError, UnavailableError
 from swarm.kernel.settings import MIB
 
 ALGORITHM = "sha256"
@@ -35,6 +35,8 @@ class LocalArtifacts:
     Every ``put`` returns the reference once the content is durable, and works off the event loop.
     """
 
+    directories = None
+
     def __init__(self, root: Path) -> None:
         self._root = root
         self._folder = root / ALGORITHM
@@ -45,7 +47,7 @@ class LocalArtifacts:
         Raises:
             UnavailableError: it cannot be written (disk full, read-only, ...).
         """
-        return await asyncio.to_thread(self._keep, io.BytesIO(data))
+        return await asyncio.to_thread(self.keep_bytes, data)
 
     async def put_file(self, path: Path) -> str:
         """Copy the regular file at ``path`` in; a symbolic link is followed.
@@ -54,7 +56,7 @@ class LocalArtifacts:
             InputError: it cannot be read or is no regular file.
             UnavailableError: it cannot be written.
         """
-        return await asyncio.to_thread(self._keep_file, path)
+        return await asyncio.to_thread(self.keep_file, path)
 
     async def put_descriptor(self, descriptor: int) -> str:
         """Copy an open regular file in, from its start; the descriptor's position stays.
@@ -63,22 +65,75 @@ class LocalArtifacts:
             InputError: it cannot be read or is no regular file.
             UnavailableError: it cannot be written.
         """
-        return await asyncio.to_thread(
-            self._keep_descriptor, descriptor, f"descriptor {descriptor}"
-        )
+        return await asyncio.to_thread(self.keep_descriptor, descriptor)
 
     def path(self, reference: str) -> Path:
         """Where the content of ``reference`` lies; raises NotFoundError if it is not here."""
-        algorithm, _, digest = reference.partition(":")
-        if algorithm == ALGORITHM and len(digest) == 64 and _HEX_DIGITS.issuperset(digest):
-            path = self._place(digest)
-            if path.is_file():
-                return path
+        digest = artifact_digest(reference)
+        if digest and (path := self.place(digest)).is_file():
+            return path
         raise NotFoundError(
             f"there is no artifact {reference}",
             where=str(self._root),
             remedy="it may belong to another home; give the file itself again",
         )
+
+    async def fetch(self, reference: str) -> Path:
+        """:meth:`path`; everything lies here."""
+        return self.path(reference)
+
+    @contextmanager
+    def held(self, references: Iterable[str]) -> Iterator[None]:
+        """Nothing here is evicted."""
+        yield
+
+    def keep_bytes(self, data: bytes) -> str:
+        """:meth:`put_bytes`, in this thread."""
+        return self._keep(io.BytesIO(data))
+
+    def keep_file(self, path: Path) -> str:
+        """:meth:`put_file`, in this thread."""
+        try:
+            # Non-blocking, so that a FIFO without a writer cannot hold the thread.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise _unreadable(error.strerror or str(error), str(path)) from None
+        try:
+            return self._keep_open(descriptor, str(path))
+        finally:
+            os.close(descriptor)
+
+    def keep_descriptor(self, descriptor: int) -> str:
+        """:meth:`put_descriptor`, in this thread."""
+        return self._keep_open(descriptor, f"descriptor {descriptor}")
+
+    def receive(self, digest: str, pieces: Iterable[bytes]) -> Path:
+        """Keep what comes from elsewhere under the digest that it must have; return where.
+
+        Raises:
+            DamagedError: it has another; nothing of it is kept.
+            UnavailableError: it cannot be written.
+        """
+        with self._writing(), _Copy(self._folder) as copy:
+            found = copy.fill(pieces)
+            if found != digest:
+                raise DamagedError(
+                    f"the artifact {ALGORITHM}:{digest} is damaged: what came has the digest "
+                    f"{found}",
+                    where=str(self._root),
+                    remedy="nothing of it was kept; put the file again where it came from",
+                )
+            self._settle(copy, digest)
+        return self.place(digest)
+
+    def remove(self, digest: str) -> None:
+        """Delete one, if it is there."""
+        with self._locked(fcntl.LOCK_EX):
+            self.place(digest).unlink(missing_ok=True)
+
+    def place(self, digest: str) -> Path:
+        """Where the content with this digest lies, or would."""
+        return self._folder / digest[:2] / digest[2:]
 
     def shards(self) -> list[Path]:
         """The folders to go through with :meth:`remove_unused`."""
@@ -128,21 +183,7 @@ class LocalArtifacts:
                 sync_folder(self._folder)
                 sync_folder(self._root)
 
-    def _place(self, digest: str) -> Path:
-        return self._folder / digest[:2] / digest[2:]
-
-    def _keep_file(self, path: Path) -> str:
-        try:
-            # Non-blocking, so that a FIFO without a writer cannot hold the thread.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise _unreadable(error.strerror or str(error), str(path)) from None
-        try:
-            return self._keep_descriptor(descriptor, str(path))
-        finally:
-            os.close(descriptor)
-
-    def _keep_descriptor(self, descriptor: int, where: str) -> str:
+    def _keep_open(self, descriptor: int, where: str) -> str:
         try:
             mode = os.fstat(descriptor).st_mode
         except OSError as error:
@@ -152,25 +193,40 @@ class LocalArtifacts:
         return self._keep(_FromStart(descriptor, where))
 
     def _keep(self, source: BinaryIO | _FromStart) -> str:
+        with self._writing(), _Copy(self._folder) as copy:
+            digest = copy.fill(iter(lambda: source.read(CHUNK_BYTES), b""))
+            self._settle(copy, digest)
+        return f"{ALGORITHM}:{digest}"
+
+    def _settle(self, copy: _Copy, digest: str) -> None:
+        """Have a whole copy appear in its place."""
+        place = self.place(digest)
+        self._make_shard(place.parent)
+        with self._locked(fcntl.LOCK_SH):
+            if place.exists():
+                os.utime(place)  # it is young again: see remove_unused
+                sync_folder(place.parent)  # whoever put it may not have come so far
+            else:
+                copy.appear(place)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
             make_folder(self._folder)
-            with _Copy(self._folder) as copy:
-                digest = copy.fill(source)
-                place = self._place(digest)
-                self._make_shard(place.parent)
-                with self._locked(fcntl.LOCK_SH):
-                    if place.exists():
-                        os.utime(place)  # it is young again: see remove_unused
-                        sync_folder(place.parent)  # whoever put it may not have come so far
-                    else:
-                        copy.appear(place)
+            yield
         except OSError as error:
             raise UnavailableError(
                 f"the artifact cannot be written: {error.strerror or error}",
                 where=str(error.filename or self._folder),
                 remedy="check that the disk has space left and that you may write the folder",
             ) from None
-        return f"{ALGORITHM}:{digest}"
+
+
+def artifact_digest(reference: str) -> str:
+    """The digest in a reference to an artifact; empty if it is none."""
+    algorithm, _, digest = reference.partition(":")
+    is_one = algorithm == ALGORITHM and len(digest) == 64 and _HEX_DIGITS.issuperset(digest)
+    return digest if is_one else ""
 
 
 class _Copy:
@@ -195,10 +251,10 @@ class _Copy:
         if self._name is not None:
             self._name.unlink(missing_ok=True)
 
-    def fill(self, source: BinaryIO | _FromStart) -> str:
-        """Copy all of ``source``; return its SHA-256 in hexadecimal."""
+    def fill(self, pieces: Iterable[bytes]) -> str:
+        """Write all of them; return their SHA-256 in hexadecimal."""
         digest = hashlib.sha256()
-        while chunk := source.read(CHUNK_BYTES):
+        for chunk in pieces:
             digest.update(chunk)
             rest = memoryview(chunk)
             while rest:

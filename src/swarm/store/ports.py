@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
 
 from swarm.store.records import (
     DEFAULT_ORGANIZATION,
@@ -379,8 +382,22 @@ class Store(
         ...
 
 
+class DirectoryLimits(Struct, frozen=True):
+    """What a directory that is copied into an artifact store may hold."""
+
+    files: int
+    size: int
+    """In bytes."""
+
+
 class ArtifactStore(Protocol):
     """Content-addressed files. A reference is ``sha256:<64 hexadecimal digits>``."""
+
+    @property
+    def directories(self) -> DirectoryLimits | None:
+        """Limits of local directories given to runs, which are copied in, because another machine
+        may drive the run; None where runs see them as they are."""
+        ...
 
     async def put_bytes(self, data: bytes) -> str: ...
 
@@ -393,9 +410,20 @@ class ArtifactStore(Protocol):
         ...
 
     def path(self, reference: str) -> Path:
-        """Where the content lies, readable by everyone.
+        """Where the content lies, readable by everyone. It may be fetched first, so this blocks.
 
         Raises:
             NotFoundError: no such artifact.
+            DamagedError: what was fetched is not what was put.
+            UnavailableError: it cannot be fetched.
         """
+        ...
+
+    async def fetch(self, reference: str) -> Path:
+        """:meth:`path`, off the event loop."""
+        ...
+
+    def held(self, references: Iterable[str]) -> AbstractContextManager[None]:
+        """Keep what :meth:`path` gave, or will give, for these references where it is; of a store
+        that keeps copies, those not held may go at any time and come back when asked for."""
         ...

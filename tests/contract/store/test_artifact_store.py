@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,16 +24,24 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "artifacts"
 
 
-@pytest.fixture(params=["nameless", "named"])
+def without_nameless_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without this bit the kernel sees a folder to be opened for writing: EISDIR, as it answers
+    # on file systems that know nothing of such files.
+    monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+
+
+@pytest.fixture(params=["nameless", "named", "database", "bucket"])
 def artifacts(
     root: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> ArtifactStore:
-    """On a file system that can write files without a name, and on one that cannot."""
+) -> Iterator[ArtifactStore]:
+    """On a file system that can write files without a name, on one that cannot, and shared."""
+    if request.param in ("database", "bucket"):
+        machine = request.getfixturevalue("open_machine")
+        yield machine(root, bucket=request.param == "bucket").artifacts
+        return
     if request.param == "named":
-        # Without this bit the kernel sees a folder to be opened for writing: EISDIR, as it answers
-        # on file systems that know nothing of such files.
-        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
-    return LocalArtifacts(root)
+        without_nameless_files(monkeypatch)
+    yield LocalArtifacts(root)
 
 
 def reference_of(data: bytes) -> str:
@@ -40,7 +49,8 @@ def reference_of(data: bytes) -> str:
 
 
 def files_below(root: Path) -> list[Path]:
-    return [path for path in root.rglob("*") if path.is_file()]
+    locks = {root / "held", root / "fetching"}
+    return [path for path in root.rglob("*") if path.is_file() and path.parent not in locks]
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 1])

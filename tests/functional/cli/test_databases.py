@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.bucket.server import BucketServer
 from tests.functional.cli.conftest import Cli
 from tests.postgres.server import PostgresServer
 
@@ -92,3 +93,52 @@ def test_a_workflow_runs_on_postgresql(
     (run,) = cli.ok("runs", "list", "--json", **there).json["runs"]
     assert run["status"] == "succeeded"
     assert not (cli.home / "registry" / "registry.db").exists()
+
+
+def test_the_files_of_a_home_are_published_for_other_machines(
+    cli: Cli,
+    make_agent: Callable[..., Path],
+    make_workflow: Callable[..., Path],
+    postgres_url: str,
+    bucket_server: BucketServer,
+    tmp_path: Path,
+) -> None:
+    cli.ok("agent", "register", make_agent())
+    cli.ok("workflow", "register", make_workflow())
+    alone = cli("db", "publish")
+    assert alone.code == 2
+    assert VARIABLE in alone.err
+
+    bucket = bucket_server.create_bucket()
+    there = {
+        VARIABLE: postgres_url,
+        "SWARM_ARTIFACT_URL": bucket_server.url(bucket, "files"),
+        "SWARM_ARTIFACT_ACCESS_KEY_ID": bucket_server.access_key_id,
+        "SWARM_ARTIFACT_SECRET_ACCESS_KEY": bucket_server.secret_access_key,
+        "SWARM_ARTIFACT_INLINE_BYTES": "0",
+    }
+    cli.ok("db", "copy", "--to", "postgresql", **there)
+    other = Cli(tmp_path / "other", cli.variables)
+    missing = other("run", "flow", "--json", **there)
+    assert missing.code == 1
+    assert "shared store" in missing.err + missing.out
+    published = cli.ok("db", "publish", "--json", **there).json
+    assert published == {"packages": 1, "artifacts": 0, "missing": []}
+    assert len(bucket_server.keys(bucket)) == 1
+    assert other.ok("run", "flow", "--json", **there).json["outputs"] == {"answer": "answer"}
+    fetched = Cli(tmp_path / "third", cli.variables).ok("db", "fetch", **there)
+    assert "1 package" in fetched.out
+
+    shown = cli.ok("settings", "--json", **there)
+    wrong = {**there, "SWARM_ARTIFACT_SECRET_ACCESS_KEY": "wrong-secret"}
+    refused = Cli(tmp_path / "fourth", cli.variables)("db", "fetch", **wrong)
+    assert refused.code != 0
+    for done in (shown, missing, fetched, refused):
+        for secret in (bucket_server.secret_access_key, "wrong-secret"):
+            assert secret not in done.out + done.err
+
+
+def test_a_bucket_without_a_shared_database_is_refused(cli: Cli) -> None:
+    done = cli("agent", "run", "echo", SWARM_ARTIFACT_URL="s3://files")
+    assert done.code == 2
+    assert VARIABLE in done.err

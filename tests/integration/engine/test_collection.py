@@ -168,10 +168,10 @@ outputs: {said: "${steps.a.outputs.said}"}
     await collect(swarm)
     for value in kept:
         assert value is not None and "$artifact" in value
-        swarm.runs.value(value)
+        await swarm.runs.value(value)
     await swarm.store.purge_runs("2100-01-01T00:00:00.000000Z")
     age(swarm.home.artifacts)
     assert (await collect(swarm)).artifacts > 0
     for value in kept:
         with pytest.raises(NotFoundError):
-            swarm.runs.value(value)
+            await swarm.runs.value(value)

@@ -288,7 +288,7 @@ outputs: {said: "${steps.b.outputs.said}"}
     )
     assert run.status is RunState.SUCCEEDED, run.error
     assert run.outputs is not None and run.outputs["$artifact"].startswith("sha256:")
-    assert swarm.runs.value(run.outputs) == {"said": text}
+    assert await swarm.runs.value(run.outputs) == {"said": text}
     for step in await swarm.store.list_steps(run.id):
         assert len(str(step.inputs)) < 1000 and len(str(step.outputs)) < 1000
 

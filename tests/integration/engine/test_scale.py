@@ -150,7 +150,7 @@ async def test_the_cost_of_an_item_does_not_grow_and_memory_is_bounded(
     run, _ = await measure(ITEMS, large - 1, large - 1)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert instant.runs.value(run.outputs) == {"last": large - 1, "count": large - 1}
+    assert await instant.runs.value(run.outputs) == {"last": large - 1, "count": large - 1}
     _, many = await measure(ITEMS, large, large)
     record_property(
         "measured",

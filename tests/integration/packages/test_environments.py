@@ -85,7 +85,7 @@ async def test_python_dependencies_are_locked_installed_and_importable(
     told: list[str] = []
     result = await agents.register(source, on_progress=told.append)
     digest = result.record.environment_digest
-    environment = agents.program(result.record).environment
+    environment = (await agents.prepare(result.record)).environment
     assert digest is not None
     assert environment == home.environments / digest
     assert folders(home) == {digest}
@@ -143,13 +143,13 @@ async def test_an_environment_gone_is_told_and_comes_back(
 ) -> None:
     source = write_package(more="dependencies: [six]\n")
     record = (await agents.register(source)).record
-    environment = agents.program(record).environment
+    environment = (await agents.prepare(record)).environment
     assert environment is not None
     (environment / MARKER).unlink()
     with pytest.raises(UnavailableError, match="dependencies are gone"):
-        agents.program(record)
+        await agents.prepare(record)
     again = (await agents.register(source)).record
-    assert agents.program(again).environment == environment
+    assert (await agents.prepare(again)).environment == environment
 
 
 async def test_registrations_at_once_install_once(
@@ -243,7 +243,7 @@ async def test_node_dependencies_are_locked_and_installed(
         manifest=NODE_MANIFEST, files=node_files(dependencies={"is-number": "^7.0.0"})
     )
     result = await agents.register(source)
-    environment = agents.program(result.record).environment
+    environment = (await agents.prepare(result.record)).environment
     assert environment is not None
     modules = environment / "node_modules"
     code = f"console.log(require({str(modules / 'is-number')!r})(7))"

@@ -52,7 +52,7 @@ async def test_a_folder_is_pinned_recorded_and_granted(
     assert modes == {"agent.yaml": 0o644, "main.py": 0o644, "lib": 0o755, "lib/tool.sh": 0o755}
     assert stat.S_IMODE(copy.stat().st_mode) == 0o755
     assert await agents.list() == [record]
-    program = agents.program(record)
+    program = await agents.prepare(record)
     assert (program.runtime, program.entry) == ("python", ("main.py",))
     assert (program.package, program.digest, program.environment) == (copy, record.digest, None)
 
@@ -285,7 +285,7 @@ async def test_a_package_gone_from_the_home_is_told_with_its_remedy(
     record = (await agents.register(write_package())).record
     Path(record.path).rename(Path(record.path).with_name("away"))
     with pytest.raises(UnavailableError, match="gone") as caught:
-        agents.program(record)
+        await agents.prepare(record)
     assert f"swarm agent register {record.source}" in (caught.value.remedy or "")
 
 

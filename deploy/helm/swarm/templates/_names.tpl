@@ -31,6 +31,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
     secretKeyRef:
       name: {{ required "masterKey.existingSecret is needed" .Values.masterKey.existingSecret }}
       key: {{ .Values.masterKey.key }}
+{{- with .Values.bucket.existingSecret }}
+- name: SWARM_ARTIFACT_ACCESS_KEY_ID
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: access_key_id}}
+- name: SWARM_ARTIFACT_SECRET_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: secret_access_key}}
+{{- end }}
 {{- range $name, $value := .Values.settings }}
 - name: {{ printf "SWARM_%s" (upper $name) }}
   value: {{ $value | quote }}

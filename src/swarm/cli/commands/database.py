@@ -113,7 +113,8 @@ async def copy(options: Globals, target: Kind) -> None:
     PostgreSQL is the one that SWARM_DATABASE_URL names. The target must hold no records; stop
     every worker and server first. Of each table, rows are counted and digests compared before the
     copy is committed. The source is not changed. Artifacts and packages are files: they stay where
-    they are.
+    they are. Before the first run on PostgreSQL, `swarm db publish` has other machines find them;
+    before the way back, `swarm db fetch` brings them.
     """
     settings = read_settings(options)
     home = Home(settings.home)

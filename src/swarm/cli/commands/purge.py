@@ -58,7 +58,9 @@ async def purge(
         gone = [] if keeps_all else await _gone(records, seconds, wanted, dry_run)
         collected = None
         if not dry_run:
-            collected = await collect_unused(records.store, records.home, records.settings)
+            collected = await collect_unused(
+                records.store, records.home, records.settings, records.shared
+            )
     unused = collected or Collected()
     if options.json:
         document = {"older_than_seconds": seconds, "dry_run": dry_run, "unused": asdict(unused)}

@@ -67,7 +67,7 @@ async def show(
         values = Values(records.artifacts, records.settings.inline_value_bytes)
         details = await read_details(records.store, values, run)
         if step_id is not None:
-            _show_step(options, details, values, choose_step(details, step_id, item))
+            await _show_step(options, details, values, choose_step(details, step_id, item))
             return
         await _show_run(options, records, details, items, save)
 
@@ -135,8 +135,10 @@ def choose_step(details: RunDetails, step_id: str, item: int | None) -> StepReco
     )
 
 
-def _show_step(options: Globals, details: RunDetails, values: Values, step: StepRecord) -> None:
-    inputs, outputs = values.loaded(step.inputs), values.loaded(step.outputs)
+async def _show_step(
+    options: Globals, details: RunDetails, values: Values, step: StepRecord
+) -> None:
+    inputs, outputs = await values.loaded(step.inputs), await values.loaded(step.outputs)
     attempts = details.attempts(step)
     if options.json:
         document = {

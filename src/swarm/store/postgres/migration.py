@@ -1,9 +1,9 @@
 """Bringing a PostgreSQL database to the version that this Swarm speaks.
 
-The version stands in ``schema_migrations``, one row per migration applied. Each migration is one
-transaction, and an advisory lock of that transaction keeps processes that start at once apart. An
-empty database is made when it is opened; one with an older version is upgraded by ``swarm db
-migrate`` alone, because workers of the older Swarm may be at work in it.
+The version stands in ``schema_migrations``, one row per migration applied. All that are missing are
+applied in one transaction, and an advisory lock of that transaction keeps processes that start at
+once apart. An empty database is made when it is opened; one with an older version is upgraded by
+``swarm db migrate`` alone, because workers of the older Swarm may be at work in it.
 """
 
 from __future__ import annotations
@@ -90,15 +90,15 @@ def migrate(
             if status.is_current:
                 return status
         with closing(connect(url, settings, writes=True)) as raw:
-            while True:
-                raw.execute("SELECT pg_advisory_xact_lock($1)", [_LOCK])
-                status = _status(raw, failures, migrations)
-                if status.is_current:
-                    return status
-                if status.version and not upgrade:
-                    raise failures.older(status.version, status.known)
+            raw.execute("SELECT pg_advisory_xact_lock($1)", [_LOCK])
+            status = _status(raw, failures, migrations)
+            if status.version and not status.is_current and not upgrade:
+                raise failures.older(status.version, status.known)
+            while not status.is_current:
                 _apply(raw, migrations[status.version])
-                raw.commit()
+                status = _status(raw, failures, migrations)
+            raw.commit()
+            return status
     except FAILURES as error:
         raise failures.explain(error) from None
 

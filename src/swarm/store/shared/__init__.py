@@ -1,0 +1,1 @@
+"""Files that every machine of one database can get: packages, locks and artifacts."""
