@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,10 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "health.sock"
         self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.notified.settimeout(SECONDS)
         self.notified.bind(str(folder / "notify.sock"))
+        self._lines: queue.Queue[str] = queue.Queue()
+        # As systemd, it takes what comes at once: the kernel's queue is short.
+        threading.Thread(target=self._listen, daemon=True).start()
         self._environment = {
             **os.environ,
             "PYTHONPATH": SOURCES,
@@ -59,17 +63,27 @@ class Machine:
             check=False,
         )
 
+    def _listen(self) -> None:
+        while message := self.notified.recv(1024):
+            for line in message.decode().splitlines():
+                self._lines.put(line)
+        self.notified.close()
+
     def heard(self, line: str) -> None:
         """Wait until the service manager hears ``line``."""
-        while line not in self.notified.recv(1024).decode().splitlines():
+        while self._lines.get(timeout=SECONDS) != line:
             pass
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.sendto(b"", self.notified.getsockname())
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     machine = Machine(tmp_path)
     yield machine
-    machine.notified.close()
+    machine.close()
 
 
 def document(done: subprocess.CompletedProcess[str]) -> Any:
@@ -154,6 +168,9 @@ async def test_one_whose_database_is_gone_lives_but_is_not_ready(tmp_path: Path)
         health.draining()
         assert (await health.answer(Probe.READY))["reason"] == "it is draining"
         assert health.state is WorkerState.DRAINING
+        nobody = Health(swarm, Supervisor(str(tmp_path / "nobody")))
+        nobody.draining()
+        assert nobody.state is WorkerState.DRAINING
 
 
 async def test_a_stranger_at_the_socket_gets_no_answer(tmp_path: Path) -> None:

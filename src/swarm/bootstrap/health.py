@@ -53,7 +53,9 @@ class Health:
     def draining(self) -> None:
         """It takes no more runs, and ends once those on their way are dealt with."""
         self.state = WorkerState.DRAINING
-        self._supervisor.tell("STOPPING=1", "STATUS=finishes or leaves the runs on their way")
+        # Who has told it to stop knows; no run may suffer because the message cannot be taken.
+        with suppress(UnavailableError):
+            self._supervisor.tell("STOPPING=1", "STATUS=finishes or leaves the runs on their way")
 
     async def answer(self, probe: Probe) -> JsonObject:
         """What the worker says of itself."""
