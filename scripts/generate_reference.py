@@ -26,7 +26,12 @@ from pydantic.fields import FieldInfo
 from swarm.cli import reference as cli_reference
 from swarm.client import reference as client_reference
 from swarm.definitions.agent import AgentDefinition
-from swarm.definitions.fields import IDENTIFIER_PATTERN, NAME_PATTERN, VERSION_PATTERN
+from swarm.definitions.fields import (
+    IDENTIFIER_PATTERN,
+    NAME_PATTERN,
+    VERSION_PATTERN,
+    WORKER_LABEL_PATTERN,
+)
 from swarm.definitions.schemas import agent_schema, workflow_schema
 from swarm.definitions.workflow import WorkflowDefinition
 from swarm.expressions.expression import MAX_JOINTS
@@ -47,6 +52,7 @@ PATTERNS = {
     IDENTIFIER_PATTERN: "identifier",
     NAME_PATTERN: "name",
     VERSION_PATTERN: "semantic version",
+    WORKER_LABEL_PATTERN: "label",
 }
 """How the pages call a string that must match a pattern."""
 

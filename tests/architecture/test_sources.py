@@ -24,7 +24,7 @@ LATE_LOADERS = {
     "src/swarm/bootstrap/secrets.py": frozenset({"load_vault_maker"}),
     "src/swarm/vault/key_sources.py": frozenset({"load_keyring"}),
     # PostgreSQL's driver is an extra, loaded where the settings name such a database.
-    "src/swarm/bootstrap/database.py": frozenset({"postgres_module"}),
+    "src/swarm/bootstrap/database.py": frozenset({"extra_module"}),
     "src/swarm/bootstrap/artifacts.py": frozenset({"open_bucket"}),
     # Inside a sandbox, an agent's own code is imported for the call.
     "src/swarm/sandbox/guest/handlers.py": frozenset({"load_handler"}),
@@ -160,6 +160,7 @@ def test_what_is_imported_is_declared() -> None:
     declared |= {""}  # relative: the guest and the zygote are packages of their own when they run
     extras = {
         ROOT / "src/swarm/store/postgres": "postgres",
+        ROOT / "src/swarm/dispatch/fleet": "postgres",
         ROOT / "src/swarm/store/shared/s3.py": "s3",
     }
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from swarm.bootstrap.artifacts import open_artifacts
 from swarm.bootstrap.backends import Backends
 from swarm.bootstrap.database import open_database
+from swarm.bootstrap.peers import companions, open_peers
 from swarm.bootstrap.secrets import StoredSecrets
-from swarm.dispatch.local_hosts import LocalHosts
-from swarm.dispatch.local_peers import LocalPeers
 from swarm.dispatch.ports import Peers
 from swarm.engine.invocations import Invoker
 from swarm.engine.invoker import DirectInvoker
@@ -46,7 +45,11 @@ class Swarm:
 
 @asynccontextmanager
 async def open_swarm(
-    settings: Settings, *, role: str, backends: Backends | None = None
+    settings: Settings,
+    *,
+    role: str,
+    labels: tuple[str, ...] = (),
+    backends: Backends | None = None,
 ) -> AsyncIterator[Swarm]:
     """Open the home of ``settings``, made if it is not there, and close it in order.
 
@@ -54,8 +57,8 @@ async def open_swarm(
 
     Args:
         settings: where the home is, and its limits.
-        role: what this process is once it drives runs: ``run`` and the like drive their own,
-            ``worker`` and ``serve`` take over others'.
+        role: what this process is once it drives runs; ``worker`` and ``serve`` take over others'.
+        labels: what this process has that runs may ask for (on PostgreSQL).
         backends: where sandboxes come from, if not from this machine's own; closed here.
 
     Raises:
@@ -64,8 +67,10 @@ async def open_swarm(
     home = Home(settings.home)
     home.create()
     async with AsyncExitStack() as closing:
-        store = await open_database(home, settings)
+        store = await open_database(home, settings, **companions(settings))
         closing.push_async_callback(store.close)
+        peers = await open_peers(home, settings, role, labels)
+        closing.push_async_callback(peers.leave)
         backends = backends or Backends(settings)
         closing.push_async_callback(backends.close)
         kept = open_artifacts(home, settings)
@@ -73,7 +78,6 @@ async def open_swarm(
         closing.push_async_callback(asyncio.to_thread, kept.close)
         agents = AgentCatalog(store, home, settings, shared=kept.shared)
         workflows = WorkflowCatalog(store, agents, settings)
-        peers = LocalPeers(LocalHosts(home.hosts), role)
         pins = Pins(store, agents, workflows, settings.expression_fuel)
         invoker = Invoker(backends, settings, StoredSecrets(store, home, settings))
         runs = RunService(

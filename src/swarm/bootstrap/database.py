@@ -133,13 +133,18 @@ async def copy_database(
 
 
 def postgres_module(name: str) -> ModuleType:
-    """A module of ``swarm.store.postgres``, imported late: its driver is an extra.
+    """A module of ``swarm.store.postgres``; see :func:`extra_module`."""
+    return extra_module(f"{POSTGRES}.{name}")
+
+
+def extra_module(name: str) -> ModuleType:
+    """A module that needs PostgreSQL's driver, imported late: that is an extra.
 
     Raises:
         UnavailableError: the driver is not installed.
     """
     try:
-        return import_module(f"{POSTGRES}.{name}")
+        return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "psycopg":
             raise
@@ -147,3 +152,11 @@ def postgres_module(name: str) -> ModuleType:
             "PostgreSQL's driver is not installed",
             remedy="install Swarm with the extra `postgres`: pip install 'swarm-runtime[postgres]'",
         ) from None
+
+
+def database_name(home: Home, settings: Settings) -> str:
+    """Where the database is, for people: no password, no parameters."""
+    if settings.database_url is None:
+        return str(home.database)
+    name: str = postgres_module("connection").place(settings.database_url.get_secret_value())
+    return name

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from swarm.bootstrap.artifacts import open_artifacts
 from swarm.bootstrap.database import open_database
-from swarm.dispatch.local_hosts import LocalHosts
-from swarm.dispatch.local_peers import LocalPeers
+from swarm.bootstrap.peers import open_peers
 from swarm.dispatch.ports import Peers
 from swarm.engine.lookup import find_run
 from swarm.kernel.home import Home
@@ -55,10 +54,13 @@ class Records:
     async def orphans(self) -> list[RunRecord]:
         """Runs that have not ended and whose host is gone, or never took them up."""
         return [
-            run
-            for run in await self.store.unfinished_runs()
-            if run.owner is None or not await self.peers.is_alive(run.owner)
+            run for run in await self.store.unfinished_runs() if not await self._is_seen_to(run)
         ]
+
+    async def _is_seen_to(self, run: RunRecord) -> bool:
+        if run.owner is None:
+            return self.peers.spreads  # it is in the queue
+        return await self.peers.is_alive(run.owner)
 
 
 @asynccontextmanager
@@ -73,8 +75,11 @@ async def open_records(settings: Settings) -> AsyncIterator[Records]:
     kept = open_artifacts(home, settings)
     store = await open_database(home, settings)
     try:
-        peers = LocalPeers(LocalHosts(home.hosts), "records")
-        yield Records(settings, home, store, kept.store, kept.shared, peers)
+        peers = await open_peers(home, settings, "records")
+        try:
+            yield Records(settings, home, store, kept.store, kept.shared, peers)
+        finally:
+            await peers.leave()
     finally:
         await store.close()
         await asyncio.to_thread(kept.close)

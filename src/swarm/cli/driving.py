@@ -14,6 +14,7 @@ from swarm.cli.documents import run_document
 from swarm.cli.files import keep_files
 from swarm.cli.graphs import run_nodes
 from swarm.cli.output import note, print_json
+from swarm.cli.queued import queued_note
 from swarm.cli.render.graph import levels
 from swarm.cli.render.progress import RunView
 from swarm.cli.render.results import show_result
@@ -125,25 +126,12 @@ async def _follow(
     view = await _view(swarm, run)
     with viewing.display(view, f"{run.id} " if several else "") as display:
         interruption.attach(display)
-        if (queued := await queued_note(swarm, run)) is not None:
+        if (queued := await queued_note(swarm.peers, await swarm.runs.get(run.id))) is not None:
             display.note(queued)
         async for event in swarm.runs.follow(run.id):
             display.show(event)
     # Not only the end of the events: a failure of the driver itself comes out here.
     return await swarm.runs.wait(run.id)
-
-
-async def queued_note(swarm: Swarm, run: RunRecord) -> str | None:
-    """Why a run that was started has to wait for its turn; None if it need not."""
-    latest = await swarm.runs.get(run.id)
-    key, limit = latest.concurrency_key, latest.concurrency_limit
-    if latest.status is not RunState.PENDING or latest.owner is not None or key is None:
-        return None
-    at_once = "one run goes" if limit == 1 else f"{limit} runs go"
-    return clean(
-        f"run {run.id} is queued: {at_once} on at once with the concurrency key {key}; it starts "
-        "when another one has ended"
-    )
 
 
 async def _view(swarm: Swarm, run: RunRecord) -> RunView:

@@ -99,6 +99,7 @@ ROOT = {
     "runs": Entry("List, inspect and steer runs.", commands=RUNS, section=_RUN),
     "events": Entry("Send events to runs that wait.", commands=EVENTS, section=_RUN),
     "worker": _command("worker:worker", "Drive runs until stopped.", _RUN),
+    "status": _command("status:status", "Show the workers, and the runs that wait.", _RUN),
     "health": _command("health:health", "Ask the worker whether it is ready.", _RUN),
     "db": Entry("Back up, check and move the database.", commands=DATABASE, section=_MACHINE),
     "sandbox": Entry("Prepare virtual machines for agents.", commands=SANDBOX, section=_MACHINE),

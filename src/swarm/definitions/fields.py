@@ -27,6 +27,15 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=64)]
 
 VERSION_PATTERN = r"^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
 
+WORKER_LABEL_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?$"
+MAX_LABEL_CHARACTERS = 32
+WorkerLabel = Annotated[
+    str, StringConstraints(pattern=WORKER_LABEL_PATTERN, max_length=MAX_LABEL_CHARACTERS)
+]
+"""What a machine has that a run may ask for, such as ``gpu`` or ``team:x``."""
+MAX_WORKER_LABELS = 8
+"""Labels of one worker, and those that one run may ask for."""
+
 Version = Annotated[str, StringConstraints(pattern=VERSION_PATTERN, max_length=64)]
 """A semantic version, such as ``1.2.0`` or ``2.0.0-rc.1``."""
 

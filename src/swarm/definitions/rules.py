@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from swarm.definitions.agent import AgentDefinition
-from swarm.definitions.fields import FieldDefinition
+from swarm.definitions.fields import MAX_WORKER_LABELS, FieldDefinition
 from swarm.definitions.labels import (
     MAX_LABEL_VALUE,
     MAX_LABELS,
@@ -180,6 +180,13 @@ def _label_problems(workflow: WorkflowDefinition, source: Source) -> Iterator[Pr
 
 
 def _limit_problems(workflow: WorkflowDefinition, source: Source) -> Iterator[Problem]:
+    if len(workflow.worker_labels) > MAX_WORKER_LABELS:
+        yield source.problem(
+            ("runs_on",),
+            f"the workflow and its steps ask for {len(workflow.worker_labels)} labels; a worker "
+            f"has at most {MAX_WORKER_LABELS}",
+            "let steps that need other machines be workflows of their own",
+        )
     budget = workflow.budget
     if budget is not None and (budget.usd, budget.tokens, budget.vm_seconds) == (None, None, None):
         yield source.problem(

@@ -8,7 +8,15 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from swarm.definitions.fields import Definition, FieldDefinition, Identifier, Name, Version
+from swarm.definitions.fields import (
+    MAX_WORKER_LABELS,
+    Definition,
+    FieldDefinition,
+    Identifier,
+    Name,
+    Version,
+    WorkerLabel,
+)
 from swarm.definitions.labels import MAX_SEARCH_INPUTS
 from swarm.kernel.json import JsonObject, JsonValue
 
@@ -146,6 +154,12 @@ class StepDefinition(Definition):
     cache: CacheDefinition | None = Field(
         None, description="Whether an earlier result for the same inputs may be used again."
     )
+    runs_on: tuple[WorkerLabel, ...] = Field(
+        (),
+        max_length=MAX_WORKER_LABELS,
+        description="Labels that the worker must have, such as `gpu`, besides those of the "
+        "workflow: a run is driven by one worker, which has the labels of all its steps.",
+    )
 
     @property
     def tolerates_failure(self) -> bool:
@@ -271,7 +285,19 @@ class WorkflowDefinition(Definition):
         description="Labels of every run, to find runs by; values may be `${...}` of inputs, "
         "config, variables and trigger.",
     )
+    runs_on: tuple[WorkerLabel, ...] = Field(
+        (),
+        max_length=MAX_WORKER_LABELS,
+        description="Labels that a worker must have to drive its runs (`swarm worker --label "
+        "gpu`); looked at where several machines share a PostgreSQL database.",
+    )
     tags: tuple[str, ...] = Field((), description="Words to find it by.")
+
+    @property
+    def worker_labels(self) -> tuple[str, ...]:
+        """What a worker must have to drive a run: its labels, and those of all its steps."""
+        of_steps = (label for one in self.placed_steps() for label in one.step.runs_on)
+        return tuple(sorted({*self.runs_on, *of_steps}))
 
     @property
     def output_values(self) -> dict[str, JsonValue]:

@@ -11,10 +11,21 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from swarm.dispatch.calls import PeerCalls, answering
 from swarm.dispatch.local_hosts import HostLease, LocalHosts
-from swarm.dispatch.ports import LONG_LIVED, Duties, HostInfo, Membership, Placement
+from swarm.dispatch.ports import (
+    LONG_LIVED,
+    Duties,
+    HostInfo,
+    Membership,
+    Placement,
+    QueueInfo,
+)
 from swarm.dispatch.server import Emit
 from swarm.kernel.errors import UnavailableError
 from swarm.kernel.json import JsonObject, JsonValue
+
+LOOK_SECONDS = 0.5
+"""How often a follower looks whether a run that nobody drove was taken up by another process, which
+need not know of this one."""
 
 
 class LocalPeers:
@@ -36,6 +47,10 @@ class LocalPeers:
     @property
     def is_long_lived(self) -> bool:
         return self._role in LONG_LIVED
+
+    @property
+    def spreads(self) -> bool:
+        return False
 
     async def join(self, duties: Duties, on_join: Callable[[Membership], None]) -> Membership:
         async with self._joining:
@@ -85,6 +100,18 @@ class LocalPeers:
 
     async def place(self, runs: Sequence[Placement]) -> Sequence[Placement]:
         return runs
+
+    async def serves(self, run: Placement) -> bool:
+        return True
+
+    async def queues(self) -> list[QueueInfo]:
+        return []
+
+    def has_room(self) -> None:
+        """Runs are handed over whether there is room or not; they wait here."""
+
+    async def until_taken(self, run_id: str) -> None:
+        await asyncio.sleep(LOOK_SECONDS)
 
     async def cancel(self, owner: str, run_id: str) -> None:
         await self._calls.cancel(owner, run_id)

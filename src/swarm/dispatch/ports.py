@@ -24,6 +24,10 @@ class HostInfo:
     role: str
     pid: int
     """Its process id, for people to read; nothing is decided by it."""
+    machine: str = ""
+    version: str = ""
+    labels: tuple[str, ...] = ()
+    """What it has that a run may ask for."""
 
     @property
     def is_long_lived(self) -> bool:
@@ -45,6 +49,40 @@ class Placement:
 
     run_id: str
     priority: int = 0
+    runs_on: tuple[str, ...] = ()
+    """Labels that the host must have."""
+
+
+class RunRow(Protocol):
+    """What of a run's record decides who may drive it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def runs_on(self) -> tuple[str, ...]: ...
+    @property
+    def parent_run_id(self) -> str | None: ...
+    @property
+    def parent_item_index(self) -> int | None: ...
+
+
+def is_spread(run: RunRow) -> bool:
+    """Whether any worker may drive a run, where there is a queue: nobody called it, or it is one of
+    many items, or asks for labels. Other called runs are driven where their caller is."""
+    is_item = run.parent_item_index is not None and run.parent_item_index >= 0
+    return run.parent_run_id is None or is_item or bool(run.runs_on)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """Runs that wait for a worker."""
+
+    name: str
+    waiting: int
+    oldest_seconds: float
+    """How long the oldest of them has waited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +97,12 @@ class Duties:
     """Something has come for a run: whether it is driven here, now or from now on."""
     freed: Callable[[str, str], Awaitable[None]]
     """A run with this concurrency key (of this project) has ended."""
+    room: Callable[[], int]
+    """How many more runs it may take up now."""
     on_death: Callable[[], Awaitable[None]]
-    """Another host has died or left: its runs are to go on."""
+    """Another host has died or left, or may have: runs that nobody drives are to go on."""
+    on_loss: Callable[[], Awaitable[None]]
+    """This process is taken for dead: whatever it drives must stop before this returns."""
 
 
 class Peers(Protocol):
@@ -74,6 +116,12 @@ class Peers(Protocol):
     @property
     def is_long_lived(self) -> bool:
         """Whether it takes runs over from processes that end sooner."""
+        ...
+
+    @property
+    def spreads(self) -> bool:
+        """Whether runs that nobody drives lie in a queue that workers take from: a run that was
+        recorded lies there already, unless its caller's process is to drive it."""
         ...
 
     async def join(self, duties: Duties, on_join: Callable[[Membership], None]) -> Membership:
@@ -100,12 +148,28 @@ class Peers(Protocol):
     async def is_alive(self, host_id: str) -> bool: ...
 
     async def hand_over(self, run: Placement) -> bool:
-        """Give a new run to a long-lived host; False if none is there to take it."""
+        """Whether a long-lived host takes the new run; False if this process is to drive it."""
         ...
 
     async def place(self, runs: Sequence[Placement]) -> Sequence[Placement]:
         """Have runs that nobody drives taken up by whichever hosts may; gives those of them that
         this process is to take up itself."""
+        ...
+
+    async def serves(self, run: Placement) -> bool:
+        """Whether a living host could take the run from the queue."""
+        ...
+
+    async def queues(self) -> list[QueueInfo]:
+        """The queues in which runs wait."""
+        ...
+
+    def has_room(self) -> None:
+        """This host may be able to take up another run."""
+        ...
+
+    async def until_taken(self, run_id: str) -> None:
+        """Wait a little: until another host may have taken the run up."""
         ...
 
     async def cancel(self, owner: str, run_id: str) -> None:

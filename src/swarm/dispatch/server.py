@@ -70,7 +70,7 @@ class Server:
     async def start(self, listener: socket.socket) -> None:
         """Serve whoever connects to ``listener``, which listens already."""
         self._server = await asyncio.start_unix_server(
-            self._accept, sock=listener, limit=MAX_MESSAGE_BYTES
+            self.accept, sock=listener, limit=MAX_MESSAGE_BYTES
         )
 
     async def close(self) -> None:
@@ -92,7 +92,8 @@ class Server:
         if running:
             await asyncio.wait(running)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one peer until it is gone."""
         task = asyncio.current_task()
         assert task is not None
         peer = _Peer(self._handler, self._running, reader, writer)
@@ -107,8 +108,9 @@ class Server:
             del self._peers[peer]
 
     def _refusal(self, writer: asyncio.StreamWriter) -> SwarmError | None:
-        connection: socket.socket = writer.get_extra_info("socket")
-        if not is_trusted(peer_uid(connection)):
+        # A peer that comes by way of the database has shown there who it is.
+        connection: socket.socket | None = writer.get_extra_info("socket")
+        if connection is not None and not is_trusted(peer_uid(connection)):
             return RefusedError(
                 "this host belongs to another user",
                 remedy="use the home as the user that owns it, or as root",

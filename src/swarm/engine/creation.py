@@ -186,6 +186,7 @@ class RunCreator:
             labels=all_labels,
             concurrency_key=key,
             concurrency_limit=concurrency.limit if concurrency is not None else None,
+            runs_on=definition.worker_labels,
         )
         steps = tuple(
             StepRecord(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from msgspec.structs import replace
 
+from swarm.dispatch.ports import is_spread
 from swarm.engine.budget import Ledger
 from swarm.engine.calling import Caller
 from swarm.engine.compiled import CompiledStep
@@ -22,15 +24,25 @@ from swarm.engine.pins import Pins
 from swarm.engine.places import Places
 from swarm.engine.values import Values
 from swarm.kernel.clock import from_text, now, now_text
-from swarm.kernel.errors import NotFoundError
+from swarm.kernel.errors import DatabaseError, NotFoundError
 from swarm.kernel.home import Home
 from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import Settings
 from swarm.store.ports import ArtifactStore, Store
-from swarm.store.records import NewRun, RunChanges, RunRecord, RunState, StepRecord, Usage
+from swarm.store.records import (
+    NewRun,
+    RunChanges,
+    RunRecord,
+    RunState,
+    StepRecord,
+    Usage,
+)
 
 LONGEST_SLEEP_SECONDS = 3_600.0
 """The alarm looks at the clock again at least so often, as the clock may be set meanwhile."""
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+"""Between attempts to go on with a run after the database has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,13 @@ class Neighbours:
     """Cancel a run, wherever it is driven, and wait for its end."""
     freed: Callable[[str, str], Awaitable[None]]
     """Tell others that a run with this concurrency key (of this project) has ended."""
+    takes: Callable[[RunRecord], Awaitable[bool]]
+    """Whether a worker takes the run from the queue."""
+    spreads: bool
+    """Whether runs that nobody drives lie in a queue; see :class:`swarm.dispatch.ports.Peers`."""
+    place: Callable[[Sequence[RunRecord]], Awaitable[Sequence[RunRecord]]]
+    """Have runs that nobody drives taken up by others; gives those that are left to this process.
+    """
 
 
 class Driving(Caller):
@@ -91,6 +110,8 @@ class Driving(Caller):
         self._places = Places(settings.max_concurrent_runs)
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at: str | None = None
+        self._rung: str | None = None
+        """Until when runs that are due have been given to the queue."""
 
     # -- what is driven here ---------------------------------------------------------------------
 
@@ -120,15 +141,29 @@ class Driving(Caller):
         self._is_ending = not self.is_busy
         return self._is_ending
 
+    def refuse(self) -> None:
+        """Take up nothing any more; what is driven goes on."""
+        self._is_ending = True
+
     async def stop(self) -> None:
         """Stop driving: runs that have not ended stay as they are, to be resumed."""
         self._is_ending = True
         if self._alarm is not None:
             self._alarm.cancel()
+        await self.drop()
+
+    async def drop(self) -> None:
+        """Let go of all that is driven now, and wait until its sandboxes are gone: it is for
+        others to take up, as this process is taken for dead."""
         tasks = [*self._tasks.values(), *self._background]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def room(self) -> int:
+        """How many more runs may be taken up now."""
+        return 0 if self._is_ending else self._settings.max_concurrent_runs - len(self._tasks)
 
     async def ended(self, run_id: str) -> RunRecord | None:
         """Wait until a run is not driven here any more; the run, if that is because it has ended.
@@ -195,6 +230,8 @@ class Driving(Caller):
             return False
         if run.concurrency_key is None:
             return False
+        if self._neighbours.spreads and await self._neighbours.takes(run):
+            return False  # it is given a job when a place is free
         self._queued[run_id] = (run.concurrency_key, run.project_id)
         return True
 
@@ -275,12 +312,33 @@ class Driving(Caller):
         if not task.cancelled():
             if (error := task.exception()) is not None:
                 self._failures[run.id] = error
-                self._spawn(self._follow_up(run, None))
+                is_lasting = not isinstance(error, DatabaseError) or not self._neighbours.spreads
+                self._spawn(self._follow_up(run, None) if is_lasting else self._take_again(run))
             elif driver is not None and driver.has_missed_something:
                 self._spawn(self.adopt(run.id))
             elif _concerns_others(ended := task.result()):
                 self._spawn(self._follow_up(run, ended))
         self._changed()
+
+    async def _take_again(self, run: RunRecord) -> None:
+        """Go on with a run that the database kept this process from driving, once it is back.
+
+        Nobody else would: the run's owner lives.
+        """
+        pause = FIRST_PAUSE_SECONDS
+        claimed = None
+        while claimed is None and not self._is_ending:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            with contextlib.suppress(DatabaseError):
+                host_id = await self._neighbours.join()
+                if host_id != run.owner:
+                    return  # this process was taken for dead meanwhile
+                claimed = await self._store.claim_run(run.id, host_id, host_id)
+                if claimed is None:
+                    return  # it has ended, or is another's by now
+        if claimed is not None:
+            self.take(claimed)
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
@@ -293,6 +351,7 @@ class Driving(Caller):
         if run.parent_run_id is not None:
             await self._tell_caller(run, is_final=latest is None or latest.status.is_final)
         if latest is None or not latest.status.is_final:
+            await self._nudge_caller(run)
             await self.set_alarm()
         elif run.concurrency_key is not None:
             await self.freed(run.concurrency_key, run.project_id)
@@ -307,8 +366,20 @@ class Driving(Caller):
         elif is_final:
             await self._neighbours.wake(parent_id)
 
+    async def _nudge_caller(self, run: RunRecord) -> None:
+        """Let a caller that is driven elsewhere see that the run only waits."""
+        if self._neighbours.spreads and run.parent_run_id not in (None, *self._drivers):
+            caller = await self._store.get_run(run.parent_run_id or "")
+            if caller is not None and caller.owner is not None:
+                await self._neighbours.wake(caller.id)
+
     async def freed(self, concurrency_key: str, project_id: str) -> None:
         """A run with this key has ended: take up as many of those that wait for it as may go on."""
+        if self._neighbours.spreads:
+            next_one = await self._store.queued_runs(concurrency_key, project_id, limit=1)
+            for run in await self._neighbours.place(next_one):
+                await self.adopt(run.id)
+            return
         key = (concurrency_key, project_id)
         mine = [run_id for run_id, its_key in self._queued.items() if its_key == key]
         if not mine:
@@ -331,7 +402,7 @@ class Driving(Caller):
 
     async def set_alarm(self) -> None:
         """Wake up when the next waiting run that nobody drives is due."""
-        wake_at = await self._store.next_wake()
+        wake_at = await self._store.next_wake(self._rung)
         if wake_at == self._alarm_at:
             return
         if self._alarm is not None:
@@ -347,7 +418,13 @@ class Driving(Caller):
 
     async def _ring(self) -> None:
         self._alarm = self._alarm_at = None
-        for run_id in await self._store.due_runs(now_text()):
+        moment = now_text()
+        due = await self._store.due_runs(moment)
+        if self._neighbours.spreads:
+            runs = [run for run_id in due if (run := await self._store.get_run(run_id))]
+            due = [run.id for run in await self._neighbours.place(runs)]
+            self._rung = moment
+        for run_id in due:
             await self.adopt(run_id)
         await self.set_alarm()
 
@@ -359,7 +436,13 @@ class Driving(Caller):
         return await self._creator.called_run(caller, step, compiled, inputs)
 
     async def start(self, run_id: str) -> None:
-        if run_id not in self._tasks and not await self.adopt(run_id):
+        if run_id in self._tasks:
+            return
+        run = await self.get(run_id)
+        is_elsewhere = (
+            self._neighbours.spreads and is_spread(run) and await self._neighbours.takes(run)
+        )
+        if is_elsewhere or not await self.adopt(run_id):
             run = await self.get(run_id)
             await self._tell_caller(run, is_final=run.status.is_final)
 

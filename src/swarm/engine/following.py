@@ -15,8 +15,8 @@ from swarm.kernel.json import JsonObject
 from swarm.store.ports import Store
 from swarm.store.records import NO_ITEM, RunRecord, RunState, StepRecord, StepState
 
-LOOK_SECONDS = 0.5
-"""How often a follower looks whether a run that nobody drove was taken up by another process."""
+AGAIN_SECONDS = 0.2
+"""After a stream from another host has ended although its run goes on, until it is asked again."""
 
 
 class Followers:
@@ -29,8 +29,18 @@ class Followers:
         driving: Driving,
         peers: Peers,
         join: Callable[[], Awaitable[object]],
+        take_up: Callable[[RunRecord], Awaitable[object]],
     ) -> None:
-        """``join`` makes this process a host, so that it can be told when a run goes on."""
+        """
+        Args:
+            store: the journal.
+            hub: what happens in the runs that are driven here.
+            driving: which those are.
+            peers: who drives the others.
+            join: makes this process a host, so that it can be told when a run goes on.
+            take_up: has a run that nobody drives taken up, here if nobody else can.
+        """
+        self._take_up = take_up
         self._store = store
         self._hub = hub
         self._driving = driving
@@ -69,7 +79,10 @@ class Followers:
             latest = await find_run(self._store, run_id)
             has_moved = latest.owner != run.owner or latest.status is not run.status
             if not latest.status.is_final and not has_moved:
-                return
+                if not self._peers.spreads:
+                    return
+                # The stream broke, or the owner is gone: somebody goes on with the run.
+                await asyncio.sleep(AGAIN_SECONDS)
 
     async def _missed_steps(
         self, run: RunRecord, subscription: Subscription, *, comes_late: bool
@@ -107,6 +120,10 @@ class Followers:
         elif run.owner is not None and await self._peers.is_alive(run.owner):
             async for document in self._peers.follow(run.owner, run.id):
                 yield RunEvent.from_json(document)
+        elif self._peers.spreads and run.status is not RunState.WAITING:
+            await self._take_up(run)
+            async for event in self._until_taken_elsewhere(run, subscription):
+                yield event
         elif run.status is RunState.WAITING and run.owner is None:
             yield RunEvent(run.id, "run.waiting", None, {"wake_at": run.wake_at})
             await self._join()
@@ -120,25 +137,33 @@ class Followers:
         """What comes of a run that nobody drives yet, unless another process takes it up.
 
         That process, which may have come to cancel the run, need not know of this one: the journal
-        is looked at again and again.
+        is looked at whenever it may have done so.
         """
         events = aiter(subscription)
         coming = asyncio.ensure_future(anext(events, None))
+        taken = asyncio.ensure_future(self._peers.until_taken(run.id))
         try:
             while True:
-                done, _ = await asyncio.wait({coming}, timeout=LOOK_SECONDS)
-                if done:
+                await asyncio.wait({coming, taken}, return_when=asyncio.FIRST_COMPLETED)
+                if coming.done():
                     event = coming.result()
                     if event is None:
                         return
                     yield event
                     coming = asyncio.ensure_future(anext(events, None))
-                elif not self._driving.drives(run.id):
-                    latest = await find_run(self._store, run.id)
-                    if latest.owner != run.owner or latest.status is not run.status:
+                else:
+                    taken.result()
+                    if not self._driving.drives(run.id) and await self._has_moved(run):
                         return
+                    taken = asyncio.ensure_future(self._peers.until_taken(run.id))
         finally:
             coming.cancel()
+            taken.cancel()
+
+    async def _has_moved(self, run: RunRecord) -> bool:
+        """Whether the run has another owner or state than when it was read."""
+        latest = await find_run(self._store, run.id)
+        return latest.owner != run.owner or latest.status is not run.status
 
 
 class Told:

@@ -7,10 +7,12 @@ then on answers its peers (drive this, cancel that, let me follow) and watches o
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 
-from swarm.dispatch.ports import Duties, Membership, Peers, Placement
+from swarm.dispatch.ports import Duties, Membership, Peers, Placement, is_spread
 from swarm.engine.api import ForkRequest, RunRequest, Runs
 from swarm.engine.background import WorkerStarter
 from swarm.engine.creation import RunCreator, reopened_steps
@@ -94,19 +96,23 @@ class RunService(Runs):
             home=home,
             settings=settings,
             neighbours=self._neighbours(),
-            changed=self._changed.set,
+            changed=self._has_changed,
         )
-        self._followers = Followers(store, self._hub, self._driving, self._peers, self._join)
+        self._followers = Followers(
+            store, self._hub, self._driving, self._peers, self._join, self._take_up
+        )
 
     def _duties(self) -> Duties:
         """What this process does when a peer asks, or is gone."""
         return Duties(
-            drive=self.adopt,
+            drive=self._adopt_for_peer,
             cancel=self._driving.cancel_here,
             follow=self._events_for_peer,
             wake=self._wake_here,
             freed=self._driving.freed,
+            room=lambda: self._driving.room,
             on_death=self._host_died,
+            on_loss=self._driving.drop,
         )
 
     def _neighbours(self) -> Neighbours:
@@ -117,7 +123,14 @@ class RunService(Runs):
             wake=self.wake,
             cancel=self.cancel,
             freed=self._peers.tell_freed,
+            takes=lambda run: self._peers.hand_over(placement(run)),
+            spreads=self._peers.spreads,
+            place=self._place,
         )
+
+    def _has_changed(self) -> None:
+        self._changed.set()
+        self._peers.has_room()
 
     async def __aenter__(self) -> RunService:
         return self
@@ -150,6 +163,18 @@ class RunService(Runs):
 
     async def _hand_over(self, run_id: str) -> bool:
         return await self._peers.hand_over(placement(await self.get(run_id)))
+
+    async def _adopt_for_peer(self, run_id: str) -> bool:
+        return await self.adopt(run_id)
+
+    async def _place(self, runs: Sequence[RunRecord]) -> Sequence[RunRecord]:
+        """Have runs that nobody drives taken up by others; those that are left to this process."""
+        left = {each.run_id for each in await self._peers.place([placement(run) for run in runs])}
+        return [run for run in runs if run.id in left]
+
+    async def _take_up(self, run: RunRecord) -> None:
+        if await self._place([run]):
+            await self.adopt(run.id)
 
     async def start_detached(self, run_id: str) -> None:
         if await self._hand_over(run_id):
@@ -196,9 +221,11 @@ class RunService(Runs):
             return await self.get(run_id)
         async for _ in self.follow(run_id):
             pass
-        if (failure := self._driving.failure(run_id)) is not None:
+        run = await self.get(run_id)
+        failure = self._driving.failure(run_id)
+        if failure is not None and not run.status.is_final:
             raise failure
-        return await self.get(run_id)
+        return run
 
     async def get(self, run_id_or_prefix: str) -> RunRecord:
         return await find_run(self._store, run_id_or_prefix)
@@ -213,12 +240,22 @@ class RunService(Runs):
     # -- mending ---------------------------------------------------------------------------------
 
     async def orphans(self) -> list[RunRecord]:
+        undriven = await self._undriven()
+        if self._peers.spreads:  # those that nobody has taken yet are in the queue
+            return [run for run in undriven if run.owner is not None]
+        return undriven
+
+    async def _undriven(self) -> list[RunRecord]:
+        """Runs that have not ended, do not wait, and that nobody alive drives."""
         unfinished = {run.id: run for run in await self._store.unfinished_runs()}
+        owners = {run.owner for run in unfinished.values() if run.owner is not None}
+        living = {owner for owner in owners if await self._peers.is_alive(owner)}
         orphans = []
         for run in unfinished.values():
-            if await self._is_owned(run):
+            if run.owner in living:
                 continue
-            if run.parent_run_id in unfinished:
+            is_called = run.parent_run_id in unfinished
+            if is_called and not (self._peers.spreads and is_spread(run)):
                 continue  # its caller's host will see to it
             orphans.append(run)
         return orphans
@@ -226,11 +263,13 @@ class RunService(Runs):
     async def resume(self, run_ids: Sequence[str] = (), *, latest: bool = False) -> list[RunRecord]:
         if run_ids:
             return [await self._resume_one(run_id, latest) for run_id in run_ids]
-        taken = [run for run in await self.orphans() if await self.adopt(run.id)]
-        for run_id in await self._store.ready_runs(now_text()):
-            if await self.adopt(run_id):
-                taken.append(await self.get(run_id))
-        return taken
+        undriven = await self._undriven()
+        if self._peers.spreads:
+            undriven = list(await self._place(foremost(undriven)))
+        taken = [run for run in undriven if await self.adopt(run.id)]
+        ready = [await self.get(run_id) for run_id in await self._store.ready_runs(now_text())]
+        left = await self._place(ready)
+        return [*taken, *[run for run in left if await self.adopt(run.id)]]
 
     async def _resume_one(self, run_id: str, latest: bool) -> RunRecord:
         run = await self.get(run_id)
@@ -275,8 +314,10 @@ class RunService(Runs):
             elif run.owner is not None and await self._is_owned(run):
                 await self._peers.cancel(run.owner, run.id)
                 await self.wait(run.id)
-            else:
+            elif await self._place([run]):
                 await self.adopt(run.id)  # its clean-up needs a driver
+            else:
+                await self._peers.until_taken(run.id)
             run = await self.get(run.id)
         return run
 
@@ -319,6 +360,8 @@ class RunService(Runs):
             return
         if run.owner is not None and await self._is_owned(run):
             await self._peers.wake(run.owner, run.id)
+        elif not await self._place([run]):
+            return
         elif self._peers.is_host:
             await self.adopt(run.id)
         elif not await self._peers.offer(run.id):
@@ -366,6 +409,16 @@ class RunService(Runs):
                 if self._driving.end():
                     return
 
+    async def drain(self) -> None:
+        """Take up nothing more and, where others share the work, let what is driven here end for
+        ``drain_seconds``: what has not ended by then goes on elsewhere, from its last step."""
+        if not self._peers.spreads:
+            return
+        self._driving.refuse()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await self._driving.idle()
+
     async def idle(self) -> None:
         """Wait until this process drives nothing."""
         await self._driving.idle()
@@ -382,4 +435,19 @@ class RunService(Runs):
 
 def placement(run: RunRecord) -> Placement:
     """The run, for a process that is to take it up."""
-    return Placement(run.id, run.priority)
+    return Placement(run.id, run.priority, run.runs_on)
+
+
+def foremost(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Runs without those that would only find the places of their concurrency key taken: of the
+    pending ones, as many as may go on at once."""
+    counts: Counter[tuple[str, str]] = Counter()
+    kept = []
+    for run in sorted(runs, key=lambda run: -run.priority):
+        if run.status is RunState.PENDING and run.concurrency_key is not None:
+            key = (run.project_id, run.concurrency_key)
+            counts[key] += 1
+            if counts[key] > (run.concurrency_limit or len(runs)):
+                continue
+        kept.append(run)
+    return kept

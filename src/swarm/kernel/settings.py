@@ -34,6 +34,24 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: Path = Field(Path("~/.swarm"), description="Folder that holds everything Swarm keeps.")
+    database_listen_url: SecretStr | None = Field(
+        None,
+        description="The PostgreSQL database of `database_url` past a pooler: notifications need a "
+        "connection of their own, which PgBouncer in transaction mode does not give. Never "
+        "printed.",
+    )
+    lease_seconds: float = Field(
+        20.0,
+        ge=1.0,
+        description="On PostgreSQL: how long a process that drives runs may go unheard before "
+        "others take its runs over; it renews its lease every quarter of that.",
+    )
+    drain_seconds: float = Field(
+        10.0,
+        ge=0,
+        description="How long a worker that is told to stop lets its runs go on, before it leaves "
+        "them to others.",
+    )
     durability: Literal["full", "normal"] = Field(
         "full",
         description="What was committed survives the death of processes and, with `full`, the loss "

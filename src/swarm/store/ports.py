@@ -170,8 +170,9 @@ class RunJournal(Protocol):
         was taken."""
         ...
 
-    async def next_wake(self) -> str | None:
-        """The earliest ``wake_at`` of a waiting run without an owner."""
+    async def next_wake(self, after: str | None = None) -> str | None:
+        """The earliest ``wake_at`` of a waiting run without an owner; the earliest after the moment
+        ``after``, if that is given."""
         ...
 
     async def queued_runs(

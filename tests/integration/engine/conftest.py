@@ -62,9 +62,16 @@ async def handler(inputs, context):
 """
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home", max_concurrent_invocations=8, idle_seconds=0.05)
+@pytest.fixture(params=["sqlite", "postgres"])
+def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    """On either database: alone in its fleet, a process on PostgreSQL drives what it starts."""
+    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else None
+    return Settings(
+        home=tmp_path / "home",
+        database_url=url,
+        max_concurrent_invocations=8,
+        idle_seconds=0.05,
+    )
 
 
 @pytest.fixture

@@ -13,6 +13,9 @@ from swarm.engine.invocations import GuestListener
 from swarm.kernel.errors import InputError
 from swarm.sandbox.ports import Isolation, Outcome
 
+pytestmark = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+"""No store lists calls outside runs; the file is looked into."""
+
 
 def recorded(swarm: Swarm) -> list[tuple[str, str | None]]:
     with sqlite3.connect(swarm.home.database) as connection:

@@ -8,11 +8,12 @@ from swarm.bootstrap.assembly import Swarm
 from swarm.bootstrap.tidying import tidying
 from swarm.cli.arguments import WORKFLOW
 from swarm.cli.context import asynchronous
-from swarm.cli.driving import follow_runs, queued_note, resume_orphans_elsewhere
+from swarm.cli.driving import follow_runs, resume_orphans_elsewhere
 from swarm.cli.inputs import GivenInputs, add_pairs, parse_pairs, read_input, take_paths
 from swarm.cli.isolation import isolation_option, warn_unisolated
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
+from swarm.cli.queued import queued_note
 from swarm.cli.session import session
 from swarm.cli.viewing import Viewing, viewing_options
 from swarm.definitions.loading import workflow_from_json
@@ -112,7 +113,7 @@ async def _inputs(
 async def start_detached(swarm: Swarm, run_: RunRecord, options: Globals) -> None:
     """Hand the run to a host that outlives this process, and print its id."""
     await swarm.runs.start_detached(run_.id)
-    if (queued := await queued_note(swarm, run_)) is not None:
+    if (queued := await queued_note(swarm.peers, await swarm.runs.get(run_.id))) is not None:
         note(queued)
     if options.json:
         print_json({"id": run_.id, "workflow": run_.workflow_name, "status": "pending"})

@@ -15,6 +15,7 @@ from swarm.cli.documents import invocation_document, run_document, step_document
 from swarm.cli.files import keep_files
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
+from swarm.cli.queued import queued_note
 from swarm.cli.render.details import attempt_table, item_table, run_facts, step_table
 from swarm.cli.render.results import show_result, show_values
 from swarm.cli.render.tables import facts
@@ -106,6 +107,8 @@ async def _show_run(
     for row in waiting[:3]:
         for command in Wait.of_step(row).commands():
             note(f"to go on: {command}")
+    if not is_orphan and (queued := await queued_note(records.peers, run)) is not None:
+        note(queued)
     if is_orphan:
         note(f"the process that drove it has ended: swarm runs resume {run.id}")
 

@@ -286,8 +286,8 @@ class SqlStore:
     async def ready_runs(self, moment: str, limit: int = 1000) -> list[str]:
         return await self._readers.run(lambda connection: waits.ready(connection, moment, limit))
 
-    async def next_wake(self) -> str | None:
-        return await self._readers.run(waits.next_wake)
+    async def next_wake(self, after: str | None = None) -> str | None:
+        return await self._readers.run(lambda connection: waits.next_wake(connection, after or ""))
 
     async def queued_runs(
         self, concurrency_key: str, project_id: str, limit: int = 100

@@ -61,7 +61,7 @@ ANSWERED = (
 """Reads the steps that wait, of all runs; there are far fewer of those than of any others."""
 NEXT_WAKE = (
     "SELECT wake_at FROM workflow_runs INDEXED BY idx_runs_wake "
-    f"WHERE {_ASLEEP} ORDER BY wake_at LIMIT 1"
+    f"WHERE {_ASLEEP} AND wake_at > ? ORDER BY wake_at LIMIT 1"
 )
 QUEUED = (
     f"SELECT {SUMMARY_COLUMNS} FROM workflow_runs INDEXED BY idx_runs_queue "
@@ -111,8 +111,8 @@ def ready(connection: Connection, moment: str, limit: int) -> list[str]:
     return list(dict.fromkeys([*found, *answered]))[:limit]
 
 
-def next_wake(connection: Connection) -> str | None:
-    row = connection.execute(NEXT_WAKE).fetchone()
+def next_wake(connection: Connection, after: str) -> str | None:
+    row = connection.execute(NEXT_WAKE, (after,)).fetchone()
     return str(row[0]) if row else None
 
 

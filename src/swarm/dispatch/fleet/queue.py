@@ -1,0 +1,93 @@
+"""The queue of runs that nobody drives: jobs of Procrastinate, each a hint to look at one run.
+
+A job names a run and waits in the queue of the labels that the run asks for. A host takes it,
+tries to claim the run, and deletes the job whatever came of it: who drives a run is decided by the
+run's own row. So a job may be lost (the sweep makes another) or be there twice (the second finds
+the run taken).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from typing import Any, Final, LiteralString, NamedTuple
+
+from swarm.dispatch.ports import Placement
+from swarm.kernel.errors import InvalidError
+
+TASK: Final = "swarm.drive"
+MAX_LABELS = 8
+"""Labels of one host: it listens to the queue of each set of them."""
+_MAX_QUEUE_NAME = 40
+"""Characters: the name of the channel that Procrastinate notifies, with its prefix, has 63."""
+CHANNEL_PREFIX: Final = "procrastinate_queue_v1#"
+
+ENQUEUE: Final[LiteralString] = """
+SELECT procrastinate_defer_jobs_v1(array_agg(ROW(
+    new.queue, 'swarm.drive', new.priority, NULL, new.run_id,
+    jsonb_build_object('run_id', new.run_id), NULL
+)::procrastinate_job_to_defer_v1))
+FROM unnest(%s::text[], %s::text[], %s::integer[]) AS new(run_id, queue, priority)
+WHERE NOT EXISTS (
+    SELECT 1 FROM procrastinate_jobs AS job
+    WHERE job.queueing_lock = new.run_id AND job.status = 'todo'
+)
+"""
+FETCH: Final[LiteralString] = """
+WITH done AS (DELETE FROM procrastinate_jobs WHERE id = ANY(%s))
+SELECT job.id, job.queueing_lock
+FROM generate_series(1, %s) AS number
+CROSS JOIN LATERAL procrastinate_fetch_job_v2(%s::varchar[], %s + 0 * number) AS job
+WHERE job.id IS NOT NULL
+"""
+"""Takes up to so many jobs in one statement, and deletes those that were looked at."""
+DISCARD: Final[LiteralString] = "DELETE FROM procrastinate_jobs WHERE id = ANY(%s)"
+QUEUES: Final[LiteralString] = """
+SELECT job.queue_name, count(*), extract(epoch FROM now() - min(event.at))
+FROM procrastinate_jobs AS job
+JOIN procrastinate_events AS event ON event.job_id = job.id AND event.type = 'deferred'
+WHERE job.status = 'todo' GROUP BY job.queue_name ORDER BY job.queue_name
+"""
+
+
+class Job(NamedTuple):
+    id: int
+    run_id: str
+
+
+def queue_of(labels: Iterable[str]) -> str:
+    """The queue of runs that ask for exactly these labels."""
+    ordered = sorted(set(labels))
+    if not ordered:
+        return "swarm"
+    name = "swarm:" + "+".join(ordered)
+    if len(name.encode()) <= _MAX_QUEUE_NAME:
+        return name
+    return "swarm:#" + hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def queues_for(labels: Iterable[str]) -> list[str]:
+    """The queues of all runs that a host with these labels can drive.
+
+    Raises:
+        InvalidError: there are too many labels.
+    """
+    ordered = sorted(set(labels))
+    if len(ordered) > MAX_LABELS:
+        raise InvalidError(
+            f"a host may have {MAX_LABELS} labels; these are {len(ordered)}",
+            remedy="start another worker for some of them",
+        )
+    sets = (some for count in range(len(ordered) + 1) for some in combinations(ordered, count))
+    return [queue_of(some) for some in sets]
+
+
+def enqueue_values(runs: Sequence[Placement]) -> tuple[list[Any], list[Any], list[Any]]:
+    """The values of :data:`ENQUEUE`."""
+    once = {run.run_id: run for run in runs}.values()
+    return (
+        [run.run_id for run in once],
+        [queue_of(run.runs_on) for run in once],
+        [run.priority for run in once],
+    )
