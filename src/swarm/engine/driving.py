@@ -213,14 +213,14 @@ class Driving(Caller):
             self._adopting -= 1
 
     async def _claim(self, run_id: str) -> RunRecord | None:
-        """Claim a run that has not ended, from nobody or from a host that is dead."""
-        host_id = await self._neighbours.join()
-        claimed = await self._store.claim_run(run_id, host_id, None)  # as most are nobody's
-        if claimed is not None:
-            return claimed
+        """Claim a run that has not ended, from nobody or from a host that is dead.
+
+        Only with a run to claim does this process become a host: a host takes over from others.
+        """
         run = await self._store.get_run(run_id)
-        if run is None or run.owner is None or run.status.is_final or await self._is_owned(run):
+        if run is None or run.status.is_final or await self._is_owned(run):
             return None
+        host_id = await self._neighbours.join()
         return await self._store.claim_run(run_id, host_id, run.owner)
 
     async def _queue(self, run_id: str) -> bool:
