@@ -45,6 +45,7 @@ from swarm.store.postgres.failures import (
     may_succeed_again,
 )
 from swarm.store.postgres.journal import commit_all
+from swarm.store.records import RunRecord
 from swarm.store.sql.connection import Connection
 from swarm.store.sql.journal import Commit
 
@@ -78,6 +79,18 @@ class Later(Protocol):
     """A result that is read when all operations of the batch have been sent."""
 
     def read(self) -> Any: ...
+
+
+class Recorded:
+    """A run that an operation has recorded: companions hear of all those of a batch at once."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: RunRecord) -> None:
+        self.run = run
+
+    def read(self) -> RunRecord:
+        return self.run
 
 
 class Entry(NamedTuple):
@@ -248,6 +261,9 @@ class Session:
                 sent.append((entry, entry.operation(connection)))
             except SwarmError as error:
                 raise _Refused(entry, error) from None
+        if new := [value.run for _, value in sent if isinstance(value, Recorded)]:
+            for companion in self._companions:
+                companion.created(connection, new)
         for entry, value in sent:
             result = value.read() if hasattr(value, "read") else value
             outcomes.append((entry.future, result, None))

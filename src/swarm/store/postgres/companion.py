@@ -21,7 +21,11 @@ class Companion(Protocol):
     """
 
     def created(self, connection: Connection, runs: Sequence[RunRecord]) -> None:
-        """These runs are being recorded; none of them stood before."""
+        """These runs are being recorded; none of them stood before.
+
+        They may be those of several callers: it raises no SwarmError of its own, which would be
+        answered to all of them.
+        """
         ...
 
     def awakened(self, connection: Connection, run_ids: Sequence[str]) -> None:

@@ -42,10 +42,12 @@ _LOCK_RUNS: Final = (
 )
 _LOCK_RUN: Final = "SELECT 1 FROM workflow_runs WHERE id = ? FOR NO KEY UPDATE"
 _LOCK_PLACES: Final = (
-    "SELECT pg_advisory_xact_lock(hashtextextended('places ' || project_id || ' ' || "
-    "concurrency_key, 0)) FROM workflow_runs WHERE id = ? AND concurrency_key IS NOT NULL "
-    "AND concurrency_limit IS NOT NULL AND status = 'pending'"
+    "SELECT CASE WHEN status = 'pending' THEN pg_advisory_xact_lock(hashtextextended("
+    "'places ' || project_id || ' ' || concurrency_key, 0)) END FROM workflow_runs "
+    "WHERE id = ? AND concurrency_key IS NOT NULL AND concurrency_limit IS NOT NULL"
 )
+"""The state is no condition of the search: it would be looked up in an index of states, with all
+entries that runs have left behind there."""
 _LOCK_AWAITED: Final = (
     "SELECT pg_advisory_xact_lock_shared(lock) FROM (SELECT DISTINCT "
     "hashtextextended('event ' || project_id || ' ' || wait_name, 0) AS lock "

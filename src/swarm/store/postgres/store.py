@@ -9,7 +9,7 @@ from typing import Any
 from swarm.kernel.settings import Settings
 from swarm.store.postgres import journal as locks
 from swarm.store.postgres.backup import DatabaseBackups
-from swarm.store.postgres.batches import Session
+from swarm.store.postgres.batches import Recorded, Session
 from swarm.store.postgres.companion import Companion
 from swarm.store.postgres.connection import place
 from swarm.store.postgres.failures import Failures
@@ -82,14 +82,12 @@ class PostgresStore(SqlStore):
     async def create_run(self, new: NewRun) -> RunRecord:
         encoded = creation.encode(new)
 
-        def create(connection: Connection) -> RunRecord:
+        def create(connection: Connection) -> Any:
             stands = creation.create(connection, encoded)
-            if stands is encoded.record:
-                for companion in self._companions:
-                    companion.created(connection, [stands])
-            return stands
+            return Recorded(stands) if stands is encoded.record else stands
 
-        return await self._write.submit(create)
+        created: RunRecord = await self._write.submit(create)
+        return created
 
     async def claim_run(
         self, run_id: str, owner: str, expected_owner: str | None
