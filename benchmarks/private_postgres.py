@@ -178,6 +178,11 @@ class PostgresServer:
         return self._process.pid
 
     @property
+    def is_running(self) -> bool:
+        """Whether it has neither been stopped nor given up by itself."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def data(self) -> Path:
         return self.folder / "data"
 

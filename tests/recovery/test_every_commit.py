@@ -29,7 +29,8 @@ from swarm.store.sqlite import SqliteStore, open_store
 from tests.conftest import SCALE
 from tests.recovery.kills.agents import write_agents
 from tests.recovery.kills.home import Effect
-from tests.recovery.kills.judging import check_effects, check_run, key_of, query
+from tests.recovery.kills.journal import query
+from tests.recovery.kills.judging import check_effects, check_run, key_of
 from tests.recovery.kills.workflows import draw_flow
 
 EXAMPLES = 120 if SCALE == "full" else 4

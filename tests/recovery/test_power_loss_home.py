@@ -17,7 +17,8 @@ from swarm.kernel.settings import Settings
 from swarm.packages.reading import read_package
 from tests.conftest import Scale
 from tests.recovery.kills.agents import write_agents
-from tests.recovery.kills.judging import check_run, query
+from tests.recovery.kills.journal import query
+from tests.recovery.kills.judging import check_run
 from tests.recovery.kills.workflows import Flow, draw_flow
 from tests.recovery.power import home_program
 from tests.recovery.power.recording import COMPILER, Recording

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.conftest import Scale
 from tests.recovery.kills.agents import write_agents
 from tests.recovery.kills.home import Home, wait_until
-from tests.recovery.kills.judging import query
+from tests.recovery.kills.journal import query
 
 AIM_SECONDS = 1.0
 HARD_LIMIT_SECONDS = 10.0

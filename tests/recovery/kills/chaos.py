@@ -13,7 +13,7 @@ from pathlib import Path
 
 from swarm.kernel.clock import now_text
 from tests.recovery.kills.home import Home, Process, printed, wait_until
-from tests.recovery.kills.judging import query
+from tests.recovery.kills.journal import Row, query
 from tests.recovery.kills.outside import UNFINISHED, Errand, Outside
 from tests.recovery.kills.shared import ended_keys
 from tests.recovery.kills.workflows import Flow
@@ -49,7 +49,7 @@ class Chaos:
         self._isolation = isolation
         self._rng = rng
         self._clients: list[Process] = []
-        self._seen: dict[str, dict[str, tuple[object, ...]]] = {}
+        self._seen: dict[str, dict[str, Row]] = {}
 
     def kill(self, wanted: int) -> None:
         """Kill so many processes, checking the journal after each."""
@@ -96,12 +96,17 @@ class Chaos:
         if errand is not None and code == 0:
             self.outside.end(errand)
 
-    def _start(self) -> Process:
+    def _kinds(self) -> dict[str, int]:
+        """The commands that may be started now, and how often each is."""
+        if len(self._unfinished()) >= MAX_UNFINISHED:
+            return {"resume": 2, "worker": 3, "answer": 5, "event": 5, "cancel": 2}
         kinds = {"run": 8, "detach": 5, "resume": 3, "answer": 5, "event": 3, "cancel": 1}
         if not any(client.kind == "worker" for client in self._clients):
             kinds["worker"] = 2
-        if len(self._unfinished()) >= MAX_UNFINISHED:
-            kinds = {"resume": 2, "worker": 3, "answer": 5, "event": 5, "cancel": 2}
+        return kinds
+
+    def _start(self) -> Process:
+        kinds = self._kinds()
         kind = self._rng.choices(list(kinds), list(kinds.values()))[0]
         match kind:
             case "resume":
@@ -141,15 +146,19 @@ class Chaos:
 
     # -- kills -----------------------------------------------------------------------------------
 
-    def _kill_soon(self) -> None:
-        """Kill one process at a random moment; none if that kind is not there by then."""
-        victims: dict[Callable[[], str | None], int] = {
+    def _victims(self) -> dict[Callable[[], str | None], int]:
+        """What can be done to processes, and how often each is."""
+        return {
             self._kill_client: 8,
             self._kill_group: 3,
             self._kill_host: 4,
             self._kill_keeper: 3,
             self._kill_sandbox: 6,
         }
+
+    def _kill_soon(self) -> None:
+        """Kill one process at a random moment; none if that kind is not there by then."""
+        victims = self._victims()
         choose = self._rng.choices(list(victims), list(victims.values()))[0]
         time.sleep(self._rng.uniform(0, MOST_BETWEEN_KILLS_SECONDS))
         if killed := choose():
@@ -205,20 +214,20 @@ class Chaos:
     # -- checks ----------------------------------------------------------------------------------
 
     def _unfinished(self) -> list[str]:
-        return [row["id"] for row in query(self.home.root, UNFINISHED)]
+        return [row["id"] for row in query(self.home.journal, UNFINISHED)]
 
     def _check_finished(self) -> None:
         """What was finished at the last look stands as it was."""
-        known = ended_keys(self.home.root, {flow.name: flow for flow in self._flows})
+        known = ended_keys(self.home.journal, {flow.name: flow for flow in self._flows})
         for key in known - self.cached_since.keys():
             self.cached_since[key] = now_text()
         rows = query(
-            self.home.root,
+            self.home.journal,
             "SELECT * FROM step_executions WHERE status IN ('succeeded', 'failed', 'skipped')",
         )
-        found: dict[str, dict[str, tuple[object, ...]]] = {}
+        found: dict[str, dict[str, Row]] = {}
         for row in rows:
-            found.setdefault(row["run_id"], {})[row["id"]] = tuple(row)
+            found.setdefault(row["run_id"], {})[row["id"]] = row
         for run_id, steps in self._seen.items():
             now = found.get(run_id, {})
             assert steps.items() <= now.items(), f"a finished step of {run_id} was lost or changed"

@@ -14,13 +14,14 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from tests.recovery.kills import nursery
+from tests.recovery.kills.journal import Journal
 
 DEADLINE_SECONDS = 90
 _RUN_ID = re.compile(r"run_[0-9a-f]{32}")
@@ -77,6 +78,34 @@ class Recorder:
         connection.close()
 
 
+class Nursery:
+    """Starts commands that share an environment; see ``nursery``."""
+
+    def __init__(self, environment: Mapping[str, str], command: Sequence[str] = ()) -> None:
+        """``command``: what it is started by, such as what puts it on another machine."""
+        self._process = subprocess.Popen(
+            [*command, sys.executable, nursery.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env=environment,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, request: list[object]) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
 @dataclass
 class Process:
     """A command that was started."""
@@ -85,6 +114,7 @@ class Process:
     kind: str
     output: Path
     pidfd: int
+    nursery: Nursery
 
     @property
     def has_ended(self) -> bool:
@@ -104,16 +134,25 @@ class Home:
         self.ledger = Path(self._short.name) / "ledger"
         self._recorder = Recorder(self.ledger)
         path = os.pathsep.join(filter(None, sys.path))
-        environment = {**os.environ, "SWARM_HOME": str(self.root), "PYTHONPATH": path, **settings}
-        self._nursery = subprocess.Popen(
-            [sys.executable, nursery.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            env=environment,
-        )
+        self._environment = {
+            **os.environ,
+            "SWARM_HOME": str(self.root),
+            "PYTHONPATH": path,
+            **settings,
+        }
+        self._nurseries: list[Nursery] = []
+        self._nursery = self.nursery()
         self._started = 0
+
+    @property
+    def journal(self) -> Journal:
+        """Where its records are."""
+        return self.root
+
+    def nursery(self, command: Sequence[str] = (), **settings: str) -> Nursery:
+        """Start another nursery; see :class:`Nursery`."""
+        self._nurseries.append(Nursery({**self._environment, **settings}, command))
+        return self._nurseries[-1]
 
     def __enter__(self) -> Home:
         return self
@@ -127,22 +166,24 @@ class Home:
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._nursery.communicate()
+        for each in self._nurseries:
+            each.close()
         self._recorder.close()
         self._short.cleanup()
 
     # -- commands --------------------------------------------------------------------------------
 
-    def start(self, kind: str, *arguments: str) -> Process:
+    def start(self, kind: str, *arguments: str, at: Nursery | None = None) -> Process:
         self._started += 1
+        starter = at or self._nursery
         output = self._outputs / f"{self._started:05}-{kind}"
-        pid = self._ask(["start", str(output), *arguments])
-        return Process(pid, kind, output, os.pidfd_open(pid))
+        pid = starter.ask(["start", str(output), *arguments])
+        return Process(pid, kind, output, os.pidfd_open(pid), starter)
 
     def collect(self, process: Process) -> int:
         """Wait for a process; returns its exit code, or the negative signal."""
         os.close(process.pidfd)
-        return self._ask(["collect", process.pid])
+        return process.nursery.ask(["collect", process.pid])
 
     def run(self, *arguments: str) -> str:
         """Run a command to its end, which must be good; returns what it printed."""
@@ -161,12 +202,6 @@ class Home:
         reports = (self.root / "registry/logs").glob("crash-*.txt")
         return [report.read_text() for report in reports]
 
-    def _ask(self, request: list[object]) -> int:
-        assert self._nursery.stdin is not None
-        assert self._nursery.stdout is not None
-        self._nursery.stdin.write(json.dumps(request) + "\n")
-        return int(self._nursery.stdout.readline())
-
     # -- what is there ---------------------------------------------------------------------------
 
     def hosts(self) -> list[int]:
@@ -175,21 +210,17 @@ class Home:
         for file in (self.root / "run" / "hosts").glob("*.lock"):
             with suppress(FileNotFoundError, json.JSONDecodeError):
                 pid = int(json.loads(file.read_text())["pid"])
-                if self._owns(pid):
+                if self.owns(pid):
                     found.append(pid)
         return found
 
     def processes(self) -> list[int]:
         """Every process of this home that has the home's name in its environment."""
-        return [
-            int(entry.name)
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdecimal()
-            and int(entry.name) not in (os.getpid(), self._nursery.pid)
-            and self._owns(int(entry.name))
-        ]
+        own = {os.getpid(), *(each.pid for each in self._nurseries)}
+        numbers = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()]
+        return [pid for pid in numbers if pid not in own and self.owns(pid)]
 
-    def _owns(self, pid: int) -> bool:
+    def owns(self, pid: int) -> bool:
         try:
             return os.fsencode(self.root) in Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:

@@ -7,13 +7,12 @@ would it be lost, its run could not end.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
 from tests.recovery.kills.home import Home
-from tests.recovery.kills.judging import query
+from tests.recovery.kills.journal import Row, query
 from tests.recovery.kills.workflows import EVENT, NEVER_ANSWERED, Flow
 
 FINAL = ("succeeded", "failed", "cancelled")
@@ -48,7 +47,7 @@ class Outside:
 
     def errands(self, kind: str) -> list[Errand]:
         """All of a kind that could be done now, done before or not."""
-        runs = query(self._home.root, UNFINISHED)
+        runs = query(self._home.journal, UNFINISHED)
         find = {"answer": self._answers, "event": self._events, "cancel": self._cancellations}
         return [errand for run in runs for errand in find[kind](run)]
 
@@ -61,7 +60,7 @@ class Outside:
         ]
         events = [each for each in self.errands("event") if each.subject not in self.events]
         asked = {
-            row["id"] for row in query(self._home.root, f"{UNFINISHED} AND cancel_requested = 1")
+            row["id"] for row in query(self._home.journal, f"{UNFINISHED} AND cancel_requested = 1")
         }
         cancellations = [
             each
@@ -92,16 +91,17 @@ class Outside:
         for them, and how many after."""
         answers = {
             (row["run_id"], row["step_id"]): json.loads(row["data"])["by"]
-            for row in query(self._home.root, "SELECT * FROM answers")
+            for row in query(self._home.journal, "SELECT * FROM answers")
         }
         assert self.answers.items() <= answers.items()
         steps = query(
-            self._home.root,
+            self._home.journal,
             "SELECT * FROM step_executions WHERE wait_kind IN ('approval', 'event') "
             "AND status IN ('succeeded', 'failed')",
         )
         received = {
-            row["id"]: row["received_at"] for row in query(self._home.root, "SELECT * FROM events")
+            row["id"]: row["received_at"]
+            for row in query(self._home.journal, "SELECT * FROM events")
         }
         assert self.events <= received.keys()
         had: dict[tuple[str, str], str] = {}
@@ -116,9 +116,9 @@ class Outside:
         early = sum(received[event] < began for (_, event), began in had.items())
         return early, len(had) - early
 
-    def _answers(self, run: sqlite3.Row) -> Iterator[Errand]:
+    def _answers(self, run: Row) -> Iterator[Errand]:
         waiting = query(
-            self._home.root,
+            self._home.journal,
             "SELECT step_id FROM step_executions WHERE run_id = ? "
             "AND status = 'waiting' AND wait_kind = 'approval'",
             run["id"],
@@ -134,7 +134,7 @@ class Outside:
             elif step.answer == "rejected":
                 yield Errand("answer", ("runs", "reject", *place), run["id"], step.id, person)
 
-    def _events(self, run: sqlite3.Row) -> Iterator[Errand]:
+    def _events(self, run: Row) -> Iterator[Errand]:
         """One for each step that hears, for whichever comes to it first."""
         payload = json.dumps({"value": json.loads(run["inputs"])["number"]})
         hearing = [step for step in self._flows[run["workflow_name"]].steps if step.hears]
@@ -143,7 +143,7 @@ class Outside:
             sent = ("events", "send", EVENT, payload, "--key", run["id"], "--id", event)
             yield Errand("event", sent, run["id"], event)
 
-    def _cancellations(self, run: sqlite3.Row) -> Iterator[Errand]:
+    def _cancellations(self, run: Row) -> Iterator[Errand]:
         if run["parent_run_id"] is None:
             yield Errand("cancel", ("runs", "cancel", run["id"]), run["id"])
 
@@ -151,13 +151,13 @@ class Outside:
         """Whether the run waits for what never comes."""
         steps = self._flows[self._run(run_id)["workflow_name"]].steps
         waiting = query(
-            self._home.root,
+            self._home.journal,
             "SELECT step_id FROM step_executions WHERE run_id = ? AND status = 'waiting'",
             run_id,
         )
         never = {step.id for step in steps if step.answer == NEVER_ANSWERED}
         return any(row["step_id"] in never for row in waiting)
 
-    def _run(self, run_id: str) -> sqlite3.Row:
-        (run,) = query(self._home.root, "SELECT * FROM workflow_runs WHERE id = ?", run_id)
+    def _run(self, run_id: str) -> Row:
+        (run,) = query(self._home.journal, "SELECT * FROM workflow_runs WHERE id = ?", run_id)
         return run

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 
-from tests.recovery.kills.judging import key_of, query
+from tests.recovery.kills.journal import Journal, Row, query
+from tests.recovery.kills.judging import key_of
 from tests.recovery.kills.workflows import Flow
 
-Runs = Mapping[str, sqlite3.Row]
+Runs = Mapping[str, Row]
 
 
-def check_concurrency(home: Path, runs: Runs, flows: dict[str, Flow]) -> None:
+def check_concurrency(home: Journal, runs: Runs, flows: dict[str, Flow]) -> None:
     """Never more runs at once than the limit, from a run's first step to its end.
 
     One that is cancelled before it was let begin has none: only its actions are done.
@@ -37,12 +36,12 @@ def check_concurrency(home: Path, runs: Runs, flows: dict[str, Flow]) -> None:
             assert going <= (flows[name].limit or 0), f"{going} runs of {name} at once ({share})"
 
 
-def check_budgets(home: Path, runs: Runs, flows: dict[str, Flow]) -> None:
+def check_budgets(home: Journal, runs: Runs, flows: dict[str, Flow]) -> None:
     """What was used is counted, and nothing begins once the budget is used up."""
-    made: dict[str, list[sqlite3.Row]] = defaultdict(list)
+    made: dict[str, list[Row]] = defaultdict(list)
     for row in query(home, "SELECT * FROM invocations WHERE run_id IS NOT NULL"):
         made[row["run_id"]].append(row)
-    trees: dict[str, list[sqlite3.Row]] = defaultdict(list)
+    trees: dict[str, list[Row]] = defaultdict(list)
     for run_id, run in runs.items():
         used = sum(row["tokens"] for row in made[run_id])
         assert run["total_api_tokens"] == used, f"{run_id} used {used} tokens"
@@ -58,7 +57,7 @@ def check_budgets(home: Path, runs: Runs, flows: dict[str, Flow]) -> None:
 
 
 def check_order(
-    home: Path, flow: Flow, budget: int, own: list[sqlite3.Row], attempts: list[sqlite3.Row]
+    home: Journal, flow: Flow, budget: int, own: list[Row], attempts: list[Row]
 ) -> None:
     """No attempt of these spends whose predecessors had ended when the budget was used up."""
     steps = {step.id: step for step in flow.steps}
@@ -78,9 +77,9 @@ def check_order(
         assert spent < budget, f"{key_of(row)} began when {spent} of {budget} tokens were used"
 
 
-def cached_keys(home: Path, flows: dict[str, Flow]) -> dict[tuple[str, str], list[sqlite3.Row]]:
+def cached_keys(home: Journal, flows: dict[str, Flow]) -> dict[tuple[str, str], list[Row]]:
     """The executions of steps with a cache that have begun, by agent and inputs."""
-    found: dict[tuple[str, str], list[sqlite3.Row]] = defaultdict(list)
+    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     rows = query(
         home,
         "SELECT step.*, run.workflow_name, run.created_at AS run_created_at "
@@ -96,7 +95,7 @@ def cached_keys(home: Path, flows: dict[str, Flow]) -> dict[tuple[str, str], lis
     return found
 
 
-def ended_keys(home: Path, flows: dict[str, Flow]) -> set[tuple[str, str]]:
+def ended_keys(home: Journal, flows: dict[str, Flow]) -> set[tuple[str, str]]:
     """Those of which a result is there to be used again."""
     return {
         key
@@ -105,7 +104,7 @@ def ended_keys(home: Path, flows: dict[str, Flow]) -> set[tuple[str, str]]:
     }
 
 
-def check_caches(home: Path, flows: dict[str, Flow], since: dict[tuple[str, str], str]) -> int:
+def check_caches(home: Journal, flows: dict[str, Flow], since: dict[tuple[str, str], str]) -> int:
     """No run that was created when a result was there makes an attempt of its own; returns how
     many results were used again."""
     reused = 0
