@@ -13,7 +13,7 @@ from swarm.dispatch.fleet.database import Asking
 from swarm.dispatch.fleet.peers import FleetOptions, FleetPeers
 from swarm.dispatch.fleet.queue import queue_of, queues_for
 from swarm.dispatch.ports import Duties, Membership, Placement
-from swarm.kernel.errors import InvalidError
+from swarm.kernel.errors import DatabaseError, InvalidError
 from swarm.kernel.json import JsonObject
 from tests.postgres.server import PostgresServer
 
@@ -32,6 +32,7 @@ class Engine:
     ids: list[str] = field(default_factory=list)
     deaths: int = 0
     losses: int = 0
+    is_failing: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def join(self) -> str:
@@ -58,6 +59,8 @@ class Engine:
         self.changed.set()
 
     async def _drive(self, run_id: str) -> bool:
+        if self.is_failing:
+            raise DatabaseError("the server was lost")
         self.taken.append(run_id)
         self.changed.set()
         return True
@@ -204,6 +207,20 @@ async def test_who_leaves_is_missed_at_once(engine: Callable[..., Engine]) -> No
     await goes.peers.leave()
     await stays.until(lambda: stays.deaths > deaths)
     assert not await stays.peers.is_alive(host_id)
+
+
+async def test_what_one_worker_misses_is_looked_for_by_the_one_that_sweeps(
+    engine: Callable[..., Engine],
+) -> None:
+    sweeps, fails = engine(), engine()
+    sweeps.places, fails.is_failing = 0, True
+    await sweeps.join()
+    await fails.join()
+    await sweeps.until(lambda: sweeps.deaths > 0)  # as it does when it joins
+    deaths = sweeps.deaths
+    await fails.peers.place([Placement("run_1")])
+    await sweeps.until(lambda: sweeps.deaths > deaths)
+    assert fails.deaths == 0
 
 
 async def test_a_lease_that_was_not_renewed_is_lost_for_good(

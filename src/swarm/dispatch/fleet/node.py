@@ -76,21 +76,24 @@ class Node:
         *,
         left: Callable[[Node], None],
         wanted: Callable[[], None],
+        missed: Callable[[], None],
         counted: Callable[[Node], None],
         lost: Callable[[Node], Awaitable[None]],
     ) -> None:
         """Take part.
 
         Args:
-            left: told that another has left.
+            left: told that another has left, or asks for a sweep.
             wanted: told that there may be a job.
+            missed: told that what others have told may not have been heard.
             counted: told after each heartbeat that succeeded.
             lost: told that the lease was not renewed in time.
 
         Raises:
             DatabaseError: the database cannot be used.
         """
-        self._left, self._wanted, self._counted, self._lost = left, wanted, counted, lost
+        self._left, self._wanted, self._missed = left, wanted, missed
+        self._counted, self._lost = counted, lost
         channels = [channel_of(self.id), FLEET_CHANNEL]
         if self._options.role in LONG_LIVED:
             channels += [CHANNEL_PREFIX + queue for queue in self.queues]
@@ -204,6 +207,8 @@ class Node:
             if word == "left":
                 self.links.lost(host_id)
                 self._left(self)
+            elif word == "sweep":
+                self._left(self)
             elif word == "awaited":
                 self._remember(run_id, host_id)
         elif channel != channel_of(self.id):
@@ -221,7 +226,16 @@ class Node:
             if not future.done():
                 future.set_result(None)
         self._awaiting.clear()
+        self._missed()
         self._wanted()
+
+    async def ask_for_sweep(self) -> None:
+        """Have runs that nobody drives looked for by whoever does that.
+
+        Raises:
+            DatabaseError: it may not have been heard.
+        """
+        await self._asking.rows(_NOTIFY, ([FLEET_CHANNEL], [f"sweep - {self.id}"]))
 
     # -- runs that are waited for ----------------------------------------------------------------
 

@@ -72,6 +72,8 @@ class FleetPeers:
         self._wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep_due = False
+        self._has_missed = False
+        """Whether something may have been lost here that whoever sweeps does not know of yet."""
         self._swept = 0.0
         self._sweeping = asyncio.Lock()
         self._left = False
@@ -122,6 +124,7 @@ class FleetPeers:
             await node.start(
                 left=self._one_left,
                 wanted=self._wanted.set,
+                missed=self._missed,
                 counted=self._counted,
                 lost=self._lost,
             )
@@ -162,7 +165,7 @@ class FleetPeers:
         while duties is not None and not self._left:
             with contextlib.suppress(DatabaseError):
                 await self.join(duties, self._on_join)
-                self._sweep_due = True
+                self._missed()
                 return
             self._duties = None
             await asyncio.sleep(AGAIN_SECONDS)
@@ -284,7 +287,7 @@ class FleetPeers:
                     await self._asking.rows(DISCARD, (looked_at,))
                 looked_at = []
             except DatabaseError:
-                self._sweep_due = True
+                self._missed()
                 await asyncio.sleep(AGAIN_SECONDS)
                 self._wanted.set()
 
@@ -301,12 +304,16 @@ class FleetPeers:
                 node.note_taken(job.run_id)
         except SwarmError as error:
             # The run stands as it did: the sweep finds it again.
-            self._sweep_due = True
+            self._missed()
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"run {job.run_id} could not be taken up", "exception": error}
             )
 
     # -- what is heard, and what is counted ------------------------------------------------------
+
+    def _missed(self) -> None:
+        """The database was away: jobs, or what was to be told of runs, may be lost."""
+        self._sweep_due = self._has_missed = True
 
     def _one_left(self, node: Node) -> None:
         self._sweep_due = True
@@ -322,8 +329,18 @@ class FleetPeers:
         workers = [host.id for host in census.living if host.is_long_lived]
         if workers and workers[0] != node.id:
             self._sweep_due, self._swept = False, now
+            if self._has_missed:
+                self._spawn(self._ask_for_sweep(node), "ask for a sweep")
         else:
             self._spawn(self._look_after(node), "look after the dead")
+
+    async def _ask_for_sweep(self, node: Node) -> None:
+        """Have the one that sweeps do so now, as it may have missed nothing itself."""
+        self._has_missed = False
+        try:
+            await node.ask_for_sweep()
+        except DatabaseError:
+            self._missed()
 
     async def _look_after(self, node: Node) -> None:
         """See that runs of the dead go on, if that is this process's to do."""
@@ -340,11 +357,11 @@ class FleetPeers:
         if not workers or workers[0] == node.id:
             is_due = self._sweep_due or now - self._swept >= SWEEP_SECONDS
             if is_due or any(host.role != CLIENT for host in census.dead):
-                self._sweep_due = False
+                self._sweep_due = self._has_missed = False
                 try:
                     await duties.on_death()
                 except SwarmError:
-                    self._sweep_due = True
+                    self._missed()
                     raise
                 self._swept = now
             if census.dead:
