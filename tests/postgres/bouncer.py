@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -61,7 +60,7 @@ def running_bouncer(server: PostgresServer, program: str) -> Iterator[int]:
             _wait_until_it_listens(process, port, folder / "log")
             yield port
         finally:
-            process.send_signal(signal.SIGQUIT)
+            process.kill()  # what other signals mean changed between releases
             process.wait(START_SECONDS)
 
 

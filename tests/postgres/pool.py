@@ -42,7 +42,8 @@ class EmptyDatabases:
                 name
                 for (name,) in connection.execute(
                     "SELECT table_name FROM information_schema.tables "
-                    "WHERE table_schema = 'public' AND table_name <> 'schema_migrations'"
+                    "WHERE table_schema = 'public' "
+                    "AND table_name NOT IN ('schema_migrations', 'fleet_schema')"
                 )
             ]
             with suppress(psycopg.errors.LockNotAvailable):
