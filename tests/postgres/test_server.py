@@ -48,6 +48,8 @@ def test_a_paused_server_answers_once_it_goes_on(durable_postgres: PostgresServe
     assert query.communicate(timeout=60)[0] == b"1\n"
 
 
+ROOT = Path(__file__).parents[2]
+
 STARTER = """\
 import sys, time
 from tests.postgres.server import running_server
@@ -57,10 +59,16 @@ with running_server() as server:
 """
 
 
-def test_the_server_ends_with_tests_that_are_killed() -> None:
-    starter = subprocess.Popen(
-        [sys.executable, "-c", STARTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+def start_elsewhere() -> subprocess.Popen[bytes]:
+    """A process of its own that runs a server until its standard input ends."""
+    # It finds ``tests`` in its working directory, whatever that of this process is.
+    return subprocess.Popen(
+        [sys.executable, "-c", STARTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     )
+
+
+def test_the_server_ends_with_tests_that_are_killed() -> None:
+    starter = start_elsewhere()
     assert starter.stdin is not None
     assert starter.stdout is not None
     folder, pid = starter.stdout.readline().decode().split()
@@ -72,9 +80,7 @@ def test_the_server_ends_with_tests_that_are_killed() -> None:
         assert time.monotonic() < deadline, "the server outlives who started it"
         time.sleep(0.01)
     # Nobody holds its lock any more: the next one that starts removes the folder.
-    successor = subprocess.Popen(
-        [sys.executable, "-c", STARTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    successor = start_elsewhere()
     assert successor.stdout is not None
     own = successor.stdout.readline().decode().split()[0]
     assert not Path(folder).exists()

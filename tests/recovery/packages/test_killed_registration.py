@@ -119,7 +119,7 @@ async def _register_and_check(settings: Settings, home: Home, source: Path, dige
     try:
         catalog = AgentCatalog(store, home, settings)
         result = await catalog.register(source)
-        program = catalog.program(result.record)
+        program = await catalog.prepare(result.record)
         assert program.package == home.packages / digest
         assert program.environment is not None
         assert (program.environment / "site-packages/six.py").is_file()
