@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -74,11 +75,10 @@ async def test_a_socket_in_an_input_cannot_be_reached(call: Caller, tmp_path: Pa
     folder = tmp_path / "data"
     folder.mkdir()
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
-        os.chdir(folder)  # A path of at most 107 bytes.
-        server.bind("door")
-        server.listen()
-        client.connect("door")  # It is open to those outside.
-        os.chdir("/")
+        with contextlib.chdir(folder):  # A path of at most 107 bytes.
+            server.bind("door")
+            server.listen()
+            client.connect("door")  # It is open to those outside.
         (folder / "door").chmod(0o777)
         code = """
             import socket

@@ -139,7 +139,10 @@ async def test_a_node_that_lies_where_a_sandbox_has_a_folder_of_its_own(
     call: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wheel's Node lies in the checkout, and a checkout may lie below ``/tmp``."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+    # Where /tmp itself is not open to everybody, this user's temporary folder may lie below it.
+    own = Path(tempfile.gettempdir())
+    below = own if own.is_relative_to("/tmp") else Path("/tmp")
+    with tempfile.TemporaryDirectory(dir=below) as folder:
         Path(folder).chmod(0o755)
         node = find_node(Settings(home=tmp_path)).program
         shutil.copy2(node, Path(folder, "node"))
