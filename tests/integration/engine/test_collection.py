@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from swarm.bootstrap.assembly import Swarm
@@ -17,6 +19,7 @@ from swarm.kernel.settings import Settings
 from swarm.packages.collecting import remove_unused
 from swarm.sandbox.ports import Isolation
 from swarm.store.records import RunRecord
+from swarm.store.shared.cache import CachedArtifacts
 
 LONG_AGO = 1_000_000
 Finish = Callable[..., Awaitable[RunRecord]]
@@ -29,6 +32,23 @@ def age(*roots: Path) -> None:
             os.utime(path, (LONG_AGO, LONG_AGO))
 
 
+def age_artifacts(swarm: Swarm) -> None:
+    """Make all artifacts look as if nobody had touched them for years: on PostgreSQL they are
+    shared, and it is the database that says how old they are."""
+    url = swarm.settings.database_url
+    if url is None:
+        age(swarm.home.artifacts)
+        return
+    with closing(psycopg.connect(url.get_secret_value(), autocommit=True)) as connection:
+        connection.execute("UPDATE blobs SET touched_at = 'epoch'")
+
+
+def drop_copies(swarm: Swarm) -> None:
+    """Where artifacts are shared, the home has copies, which outlive what was collected."""
+    if isinstance(swarm.artifacts, CachedArtifacts):
+        swarm.artifacts.evict(0)
+
+
 async def forget_agent(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take ``actor`` out of the registry, years ago."""
     monkeypatch.setattr("swarm.store.sql.store.now_text", lambda: "2001-01-01T00:00:00.000000Z")
@@ -37,7 +57,7 @@ async def forget_agent(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def collect(swarm: Swarm) -> Collected:
-    collected = await collect_unused(swarm.store, swarm.home, swarm.settings)
+    collected = await collect_unused(swarm.store, swarm.home, swarm.settings, swarm.shared)
     assert collected is not None
     return collected
 
@@ -113,10 +133,12 @@ async def test_artifacts_stay_as_long_as_a_run_names_them(swarm: Swarm, tmp_path
     given = [{"$artifact": plain}, {"$artifact": tree, "media_type": "inode/directory"}]
     run = await swarm.runs.create(RunRequest("flow", {"x": given}, isolation=Isolation.NONE))
     cached = materialise_tree(swarm.artifacts, swarm.home.cache, tree)
-    age(swarm.home.artifacts, swarm.home.cache)
+    age(swarm.home.cache)
+    age_artifacts(swarm)
 
     collected = await collect(swarm)
     assert (collected.artifacts, collected.artifact_bytes) == (1, len(b"unused"))
+    drop_copies(swarm)
     with pytest.raises(NotFoundError):
         swarm.artifacts.path(unused)
     assert swarm.artifacts.path(plain).read_bytes() == b"plain"
@@ -126,7 +148,7 @@ async def test_artifacts_stay_as_long_as_a_run_names_them(swarm: Swarm, tmp_path
 
     await swarm.runs.cancel(run.id)
     await swarm.store.purge_runs("2100-01-01T00:00:00.000000Z")
-    age(swarm.home.artifacts)
+    age_artifacts(swarm)
     assert (await collect(swarm)).artifacts == 3
 
 
@@ -164,14 +186,16 @@ outputs: {said: "${steps.a.outputs.said}"}
     assert run.outputs is not None, run.error
     step = (await swarm.store.list_steps(run.id))[0]
     kept = [run.inputs, run.outputs, run.step_results, step.inputs, step.outputs]
-    age(swarm.home.artifacts)
+    age_artifacts(swarm)
     await collect(swarm)
+    drop_copies(swarm)
     for value in kept:
         assert value is not None and "$artifact" in value
         await swarm.runs.value(value)
     await swarm.store.purge_runs("2100-01-01T00:00:00.000000Z")
-    age(swarm.home.artifacts)
+    age_artifacts(swarm)
     assert (await collect(swarm)).artifacts > 0
+    drop_copies(swarm)
     for value in kept:
         with pytest.raises(NotFoundError):
             await swarm.runs.value(value)
