@@ -146,8 +146,10 @@ async def work_until_idle(
     worker: Swarm, swarm: Swarm, request: RunRequest, first: RunRecord, go_on: Path
 ) -> None:
     second = await swarm.runs.create(request)
-    assert await worker.runs.adopt(second.id)  # it is queued there
-    assert await swarm.runs.adopt(second.id)  # and here
+    is_queued = [await each.runs.adopt(second.id) for each in (worker, swarm)]
+    # On PostgreSQL it waits in no process that has heard of the worker: it is given a job when
+    # its turn comes.
+    assert all(is_queued) or worker.settings.database_url is not None
     go_on.touch()
     await swarm.runs.wait(first.id)
     await swarm.runs.wait(second.id)
