@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.conftest import SCALE
 from tests.fleet.cluster import SwarmProcess, wait_until
 from tests.fleet.conftest import LEASE_SECONDS, Fleet, Ledger
 
@@ -60,7 +61,11 @@ def until_succeeded(fleet: Fleet, run_id: str) -> None:
     wait_until(lambda: fleet.query(state) == "succeeded", fleet.tell)
 
 
-@pytest.mark.parametrize("fate", FATES)
+CHOSEN = tuple(FATES) if SCALE == "full" else ("cut off",)
+"""Kills and pauses are the daily bread of the fleet's crash suite."""
+
+
+@pytest.mark.parametrize("fate", CHOSEN)
 def test_a_run_goes_on_where_its_worker_is_lost(
     fleet: Fleet, ledger: Ledger, fate: str, record_property: Callable[[str, object], None]
 ) -> None:
