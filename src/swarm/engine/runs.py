@@ -183,7 +183,9 @@ class RunService(Runs):
         if await self._hand_over(run_id):
             return
         run = await self.get(run_id)
-        if not run.status.is_final and not await self._is_owned(run):
+        # One that only waits was taken up and given up again.
+        is_left = run.status in (RunState.PENDING, RunState.RUNNING)
+        if is_left and not await self._is_owned(run):
             raise UnavailableError(
                 f"no background worker took up run {run.id}",
                 remedy=f"`swarm runs resume {run.id}` drives it here",

