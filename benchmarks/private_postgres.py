@@ -152,9 +152,7 @@ class PostgresServer:
 
     def kill(self) -> None:
         """``kill -9`` to every process of the server."""
-        for pid in reversed(self._pids()):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._send(signal.SIGKILL)
         if self._process is not None:
             self._process.wait(STOP_SECONDS)
             self._process = None
@@ -165,12 +163,10 @@ class PostgresServer:
 
     def pause(self) -> None:
         """SIGSTOP to every process of the server: connections stay, and nothing answers."""
-        for pid in self._pids():
-            os.kill(pid, signal.SIGSTOP)
+        self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        for pid in self._pids():
-            os.kill(pid, signal.SIGCONT)
+        self._send(signal.SIGCONT)
 
     @property
     def pid(self) -> int:
@@ -189,8 +185,13 @@ class PostgresServer:
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
+    def _send(self, what: signal.Signals) -> None:
+        for pid in self._pids():
+            with suppress(ProcessLookupError):  # a connection's process may have just ended
+                os.kill(pid, what)
+
     def _pids(self) -> list[int]:
-        """The server's first process, then the others."""
+        """The server's first process, which starts the others, then those."""
         if self._process is None or self._process.poll() is not None:
             return []
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
