@@ -178,7 +178,11 @@ def install_locks(uv: str, digests: Mapping[str, str]) -> None:
     names = [name for name in digests if name != "run" or "test" not in digests]
     files = [str(ROOT / LOCKS[name]) for name in names]
     say(f"installing {', '.join(LOCKS[name] for name in names)}")
-    run_command([uv, "pip", "sync", "--quiet", "--require-hashes", *_into_venv(), *files])
+    options = ["--quiet", "--require-hashes"]
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        # Else every process would compile all that it imports, and drop the bytecode again.
+        options.append("--compile-bytecode")
+    run_command([uv, "pip", "sync", *options, *_into_venv(), *files])
 
 
 def install_wheel(uv: str) -> None:
@@ -191,6 +195,10 @@ def install_wheel(uv: str) -> None:
         (wheel,) = Path(folder).glob("*.whl")
         options = ["--quiet", "--no-deps", "--reinstall", "--no-index"]
         run_command([uv, "pip", "install", *options, *_into_venv(), str(wheel)])
+    python = str(VENV / "bin" / "python")
+    find = "import importlib.util as u; print(*u.find_spec('swarm').submodule_search_locations)"
+    (place,) = subprocess.check_output([python, "-I", "-c", find], text=True).splitlines()
+    run_command([python, "-m", "compileall", "-q", "-j", "0", place])
 
 
 def sources_digest() -> str:
