@@ -8,8 +8,10 @@ BIN := .venv/bin
 PYTEST ?=
 # Options for bench-engine and bench-fleet, such as: make bench-engine BENCH="--engines floor,swarm"
 BENCH ?=
+# Options for soak, such as: make soak SOAK="--minutes 5 --json figures.json"
+SOAK ?=
 
-.PHONY: help run test prove test-deploy bench bench-engine lint format docs lock setup setup-dev clean
+.PHONY: help run test prove test-deploy bench bench-engine bench-fleet soak lint format docs lock setup setup-dev clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +40,9 @@ bench-engine: setup ## Compare the engine with DBOS, LangGraph and Prefect (BENC
 
 bench-fleet: setup-dev ## Compare fleets on one PostgreSQL: Swarm, DBOS, Procrastinate
 	$(BIN)/python benchmarks/fleet.py --peers "$$($(BIN)/python scripts/benchmark_peers.py)" $(BENCH)
+
+soak: setup-dev ## Half an hour at 70 % of a fleet's capacity: does it stay as it is?
+	$(BIN)/python benchmarks/soak.py $(SOAK)
 
 lint: setup-dev ## Formatting, lint, strict types and the import layers
 	$(BIN)/ruff format --check .

@@ -30,8 +30,9 @@ from swarm.store.artifacts import LocalArtifacts
 from swarm.store.ports import Store
 from swarm.store.shared.files import SharedFiles
 
-SPARE_SECONDS = 3_600
-"""What is used must be older than the longest invocation by this, to be removed."""
+SPARE_SECONDS = 3_600.0
+"""What is used must be older than the longest invocation by this, to be removed; or by
+``unused_days``, where somebody has set that to less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,15 @@ class Collected:
     artifact_bytes: int = 0
 
 
-def is_due(home: Home) -> bool:
-    """Whether the last collection of this home was a day ago, or there was none."""
+def interval_seconds(settings: Settings) -> float:
+    """How long after a collection the next one is due: a day, or less where less is kept."""
+    return min(SECONDS_PER_DAY, settings.unused_days * SECONDS_PER_DAY)
+
+
+def is_due(home: Home, settings: Settings) -> bool:
+    """Whether the last collection of this home is long enough ago, or there was none."""
     try:
-        return time.time() - _stamp(home).stat().st_mtime > SECONDS_PER_DAY
+        return time.time() - _stamp(home).stat().st_mtime > interval_seconds(settings)
     except FileNotFoundError:
         return True
 
@@ -72,7 +78,7 @@ async def collect_unused(
         settings: how long what is unused is kept.
         shared: what machines share, where they do; the home's artifacts are copies then, which go
             by their use (see :mod:`swarm.store.shared.cache`).
-        if_due: whether to leave what is shared alone if a machine has collected it within a day.
+        if_due: whether to leave what is shared alone if a machine has collected it lately.
 
     Returns:
         What was removed, or None if it is switched off or another process is at it.
@@ -84,7 +90,8 @@ async def collect_unused(
     if not settings.unused_days:
         return None
     # What a running invocation was given must not go under it.
-    age = max(settings.unused_days * SECONDS_PER_DAY, settings.max_timeout_seconds + SPARE_SECONDS)
+    unused = settings.unused_days * SECONDS_PER_DAY
+    age = max(unused, settings.max_timeout_seconds + min(SPARE_SECONDS, unused))
     before = time.time() - age
     with _alone(home) as is_alone:
         if not is_alone:
@@ -94,7 +101,8 @@ async def collect_unused(
         if shared is None:
             artifacts = await _collect_artifacts(store, home, before)
         else:
-            artifacts = await collect_shared(store, shared, age, if_due=if_due)
+            interval = interval_seconds(settings) if if_due else None
+            artifacts = await collect_shared(store, shared, age, interval)
         collected = Collected(
             agents,
             await remove_unused(home.packages, packages, before),

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -44,6 +45,8 @@ async def purge_expired(store: Store, home: Home, days: float) -> list[str]:
         pass
     await asyncio.to_thread(_remove_files, home, purged)
     await asyncio.to_thread(_remove_invocation_files, home, days)
+    if len(purged) < BATCH:
+        await _remove_strays(store, home, days)
     return purged
 
 
@@ -70,6 +73,25 @@ def _remove_files(home: Home, run_ids: list[str]) -> None:
     for run_id in run_ids:
         log_path(home.run_logs, run_id).unlink(missing_ok=True)
         shutil.rmtree(run_files(home, run_id), ignore_errors=True)
+
+
+async def _remove_strays(store: Store, home: Home, days: float) -> None:
+    """Remove what is left here of runs that another machine of the same database has deleted."""
+    old = await asyncio.to_thread(_runs_with_old_files, home, days)
+    if old:
+        known = await store.known_runs(old)
+        await asyncio.to_thread(_remove_files, home, [each for each in old if each not in known])
+
+
+def _runs_with_old_files(home: Home, days: float) -> list[str]:
+    before = time.time() - days * SECONDS_PER_DAY
+    found = []
+    logs, copies = home.run_logs.glob("run_*.jsonl"), (home.artifacts / "runs").glob("run_*")
+    for path in (*logs, *copies):
+        with suppress(FileNotFoundError):  # another process was faster
+            if path.stat().st_mtime < before:
+                found.append(path.name.partition(".")[0])
+    return found
 
 
 def _remove_invocation_files(home: Home, days: float) -> None:

@@ -29,7 +29,7 @@ _UNFINISHED_SECONDS: Final = 2.0 * SECONDS_PER_DAY
 
 
 async def collect_shared(
-    store: Store, shared: SharedFiles, age_seconds: float, *, if_due: bool = False
+    store: Store, shared: SharedFiles, age_seconds: float, interval_seconds: float | None = None
 ) -> tuple[int, int]:
     """Remove what no machine has touched for so long and no record refers to.
 
@@ -37,7 +37,7 @@ async def collect_shared(
         store: says what is referred to.
         shared: what is gone through.
         age_seconds: longer than any call may take.
-        if_due: whether to do nothing if a machine has collected within a day.
+        interval_seconds: to do nothing if a machine has collected within so long.
 
     Returns:
         How many artifacts were removed, and their bytes; nothing if another machine is at it.
@@ -49,7 +49,9 @@ async def collect_shared(
     index = shared.index
     with ExitStack() as holding:
         is_alone = await shared.do(holding.enter_context, index.alone())
-        if not is_alone or (if_due and await shared.do(index.was_collected, SECONDS_PER_DAY)):
+        if not is_alone:
+            return 0, 0
+        if interval_seconds and await shared.do(index.was_collected, interval_seconds):
             return 0, 0
         in_use = await _artifacts_in_use(store, shared)
         removed = await _doom(shared, "artifact", in_use, age_seconds)

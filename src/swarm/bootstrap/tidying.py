@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from swarm.bootstrap.assembly import Swarm
 from swarm.bootstrap.collection import collect_unused, is_due
-from swarm.bootstrap.retention import BATCH, purge_expired
+from swarm.bootstrap.retention import BATCH, SECONDS_PER_DAY, purge_expired
 from swarm.kernel.errors import UnavailableError
+from swarm.kernel.settings import Settings
 
-PURGE_SECONDS = 3_600
-"""How often a process that lives long looks for expired runs."""
+PURGE_SECONDS = 3_600.0
+"""How often a process that lives long looks for expired runs, at least."""
+PURGES_PER_RETENTION = 4
+"""How often it does within the time that runs are kept: so that where that is short, not many times
+as much is kept."""
 
 
 @asynccontextmanager
@@ -40,9 +45,16 @@ async def _purge_regularly(swarm: Swarm, purged_once: asyncio.Event) -> None:
         purged = await purge_expired(swarm.store, swarm.home, days) if days else []
         purged_once.set()
         if len(purged) < BATCH:
-            if is_due(swarm.home):
+            if is_due(swarm.home, swarm.settings):
                 await _collect(swarm)
-            await asyncio.sleep(PURGE_SECONDS)
+            await asyncio.sleep(purge_interval(swarm.settings))
+
+
+def purge_interval(settings: Settings) -> float:
+    """Seconds between two looks for expired runs."""
+    kept = [settings.retention_days, settings.unused_days]
+    shortest = min((days for days in kept if days), default=math.inf) * SECONDS_PER_DAY
+    return min(PURGE_SECONDS, max(1.0, shortest / PURGES_PER_RETENTION))
 
 
 async def _collect(swarm: Swarm) -> None:

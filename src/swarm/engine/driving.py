@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,8 @@ LONGEST_SLEEP_SECONDS = 3_600.0
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 """Between attempts to go on with a run after the database has failed."""
+FAILURES_KEPT = 100
+"""Runs of which a process remembers what kept it from driving them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,8 @@ class Driving(Caller):
         self._queued: dict[str, tuple[str, str]] = {}
         """The runs that wait here, with their concurrency keys and projects."""
         self._ledgers: dict[str, Ledger] = {}
+        self._trees: Counter[str] = Counter()
+        """Runs of a tree that are driven here, by its root, which may be driven elsewhere."""
         self._background: set[asyncio.Task[object]] = set()
         self._adopting = 0
         self._is_ending = False
@@ -242,6 +247,7 @@ class Driving(Caller):
         """Drive a run that was claimed for this process."""
         self._failures.pop(run.id, None)
         self._queued.pop(run.id, None)
+        self._trees[_root(run)] += 1
         task = asyncio.create_task(self._drive(run), name=f"drive {run.id}")
         self._tasks[run.id] = task
         task.add_done_callback(lambda done: self._driven(run, done))
@@ -275,7 +281,7 @@ class Driving(Caller):
 
     async def _ledger(self, run: RunRecord) -> Ledger | None:
         """The budget that the run shares with its callers and all that they call."""
-        root_id = run.root_run_id or run.id
+        root_id = _root(run)
         if root_id in self._ledgers:
             return self._ledgers[root_id]
         root = run if root_id == run.id else await self.get(root_id)
@@ -306,12 +312,14 @@ class Driving(Caller):
         self._tasks.pop(run.id, None)
         driver = self._drivers.pop(run.id, None)
         self._cancelling.discard(run.id)
-        if run.parent_run_id is None:
-            self._ledgers.pop(run.id, None)
+        self._trees[root_id := _root(run)] -= 1
+        if not self._trees[root_id]:
+            del self._trees[root_id]
+            self._ledgers.pop(root_id, None)
         self._hub.close_run(run.id)
         if not task.cancelled():
             if (error := task.exception()) is not None:
-                self._failures[run.id] = error
+                self._note_failure(run.id, error)
                 is_lasting = not isinstance(error, DatabaseError) or not self._neighbours.spreads
                 self._spawn(self._follow_up(run, None) if is_lasting else self._take_again(run))
             elif driver is not None and driver.has_missed_something:
@@ -319,6 +327,12 @@ class Driving(Caller):
             elif _concerns_others(ended := task.result()):
                 self._spawn(self._follow_up(run, ended))
         self._changed()
+
+    def _note_failure(self, run_id: str, error: BaseException) -> None:
+        """For whoever waits for the run; the latest of them, for nobody says that nobody does."""
+        self._failures[run_id] = error
+        while len(self._failures) > FAILURES_KEPT:
+            self._failures.pop(next(iter(self._failures)))
 
     async def _take_again(self, run: RunRecord) -> None:
         """Go on with a run that the database kept this process from driving, once it is back.
@@ -454,6 +468,11 @@ class Driving(Caller):
 
     async def cancel(self, run_id: str) -> None:
         await self._neighbours.cancel(run_id)
+
+
+def _root(run: RunRecord) -> str:
+    """The first of all that called the run, or the run itself."""
+    return run.root_run_id or run.id
 
 
 def _concerns_others(run: RunRecord) -> bool:

@@ -231,6 +231,10 @@ class RunJournal(Protocol):
         their steps, invocations, attributes and answers; return ids."""
         ...
 
+    async def known_runs(self, run_ids: Sequence[str]) -> frozenset[str]:
+        """Those of these runs that are recorded."""
+        ...
+
     async def delete_runs(self, run_ids: Sequence[str]) -> list[str]:
         """Delete those of these runs that have ended, as :meth:`purge_runs`; return their ids."""
         ...

@@ -163,11 +163,11 @@ async def test_it_is_switched_off_done_once_a_day_and_by_one_process(
 ) -> None:
     off = settings.model_copy(update={"unused_days": 0.0})
     assert await collect_unused(swarm.store, swarm.home, off) is None
-    assert is_due(swarm.home)
+    assert is_due(swarm.home, settings)
     await collect(swarm)
-    assert not is_due(swarm.home)
+    assert not is_due(swarm.home, settings)
     os.utime(swarm.home.hosts.parent / "collected", (LONG_AGO, LONG_AGO))
-    assert is_due(swarm.home)
+    assert is_due(swarm.home, settings)
 
 
 async def test_values_that_are_kept_as_artifacts_stay_with_their_run(

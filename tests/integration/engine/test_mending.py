@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from swarm.bootstrap.assembly import Swarm, open_swarm
-from swarm.bootstrap.retention import purge_expired
+from swarm.bootstrap.retention import purge_expired, run_files
 from swarm.engine.api import RunRequest
 from swarm.engine.logs import log_path
 from swarm.kernel.clock import now_text
@@ -29,6 +30,8 @@ from tests.integration.engine.conftest import appears
 
 Start = Callable[..., Awaitable[RunRecord]]
 """Starts a run of a workflow given as text; see the fixtures ``start`` and ``finish``."""
+
+LONG_AGO = 1_000_000
 
 WAITING = """
 steps:
@@ -243,6 +246,23 @@ async def test_ended_runs_are_pruned_after_the_retention(
     assert not log.exists()
     with pytest.raises(NotFoundError):
         await swarm.runs.get(run.id)
+
+
+async def test_what_is_left_of_runs_that_another_machine_has_purged_goes(
+    swarm: Swarm, finish: Start
+) -> None:
+    kept = await finish("steps: [{id: a, agent: actor}]\n")
+    gone, young = "run_" + "1" * 32, "run_" + "2" * 32
+    old = (log_path(swarm.home.run_logs, kept.id), log_path(swarm.home.run_logs, gone))
+    for log in (*old, log_path(swarm.home.run_logs, young)):
+        log.touch()
+    copies = run_files(swarm.home, gone)
+    copies.mkdir(parents=True)
+    for path in (*old, copies):
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    assert await purge_expired(swarm.store, swarm.home, 1.0) == []
+    assert {path.stem for path in swarm.home.run_logs.glob("run_*")} == {kept.id, young}
+    assert not copies.exists()
 
 
 async def test_a_run_is_resumed_with_the_agent_that_was_mended(

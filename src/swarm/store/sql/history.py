@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from swarm.store.records import InvocationRecord, RunFilter, RunRecord, StepRecord
 from swarm.store.sql.connection import Connection
 from swarm.store.sql.pages import narrowest, page_query
 from swarm.store.sql.rows import INVOCATIONS, RUNS, STEPS
 
+IDS_PER_QUERY = 500
 _PREFIX = "run_"
 _ALL = 2**63 - 1
 _AFTER_ALL = "\U0010ffff"
@@ -47,6 +50,17 @@ def find(connection: Connection, prefix: str, limit: int) -> list[RunRecord]:
         (start, start + _AFTER_ALL, limit),
     )
     return [RUNS.decode(row) for row in rows]
+
+
+def known(connection: Connection, run_ids: Sequence[str]) -> frozenset[str]:
+    """Those of these ids that runs have."""
+    found: set[str] = set()
+    for first in range(0, len(run_ids), IDS_PER_QUERY):
+        some = run_ids[first : first + IDS_PER_QUERY]
+        marks = ", ".join("?" * len(some))
+        rows = connection.execute(f"SELECT id FROM workflow_runs WHERE id IN ({marks})", some)
+        found.update(run_id for (run_id,) in rows)
+    return frozenset(found)
 
 
 def list_page(connection: Connection, run_filter: RunFilter) -> list[RunRecord]:

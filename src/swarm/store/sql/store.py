@@ -267,6 +267,9 @@ class SqlStore:
                 break
         return purged
 
+    async def known_runs(self, run_ids: Sequence[str]) -> frozenset[str]:
+        return await self._readers.run(lambda connection: history.known(connection, run_ids))
+
     async def delete_runs(self, run_ids: Sequence[str]) -> list[str]:
         deleted: list[str] = []
         for first in range(0, len(run_ids), PURGED_RUNS_PER_COMMIT):
