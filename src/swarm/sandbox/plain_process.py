@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from swarm.sandbox.ports import (
     ResourceUsage,
     SandboxRequest,
 )
+from swarm.sandbox.scratch import Scratch
 from swarm.sandbox.session import GuestEnds, GuestSession
 from swarm.sandbox.verdict import Ending, conclude
 from swarm.sandbox.wire import Answer
@@ -46,11 +46,13 @@ class ProcessSandbox:
         self,
         request: SandboxRequest,
         settings: Settings,
+        scratch: Scratch,
         on_destroyed: Callable[[ProcessSandbox], None],
     ) -> None:
         self.id = new_id("prc")
         self._request = request
         self._settings = settings
+        self._scratch = scratch
         self._on_destroyed = on_destroyed
         self._session = GuestSession(request.limits)
         self._folder: Path | None = None
@@ -67,7 +69,7 @@ class ProcessSandbox:
         Raises:
             SandboxUnavailable: its interpreter cannot be executed.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="swarm-"))
+        self._folder = self._scratch.make()
         outputs = self._folder / "outputs"
         outputs.mkdir()
         self._outputs = os.open(outputs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -14,6 +14,7 @@ from swarm.kernel.settings import Settings
 from swarm.sandbox.in_process import InProcessHandlers, InProcessSandbox
 from swarm.sandbox.plain_process import ProcessSandbox
 from swarm.sandbox.ports import Sandbox, SandboxRequest
+from swarm.sandbox.scratch import Scratch
 
 LAYERS: Final = ("none",)
 
@@ -26,6 +27,7 @@ class UnisolatedBackend:
         this process; a process of its own never outlives its call."""
         self._settings = settings
         self._handlers = InProcessHandlers(lock_descriptors)
+        self._scratch = Scratch()
         self._sandboxes: set[ProcessSandbox] = set()
 
     async def prepare(self, request: SandboxRequest) -> Sandbox:
@@ -33,7 +35,7 @@ class UnisolatedBackend:
         handler = self._handlers.find(request)
         if handler is not None:
             return InProcessSandbox(self._handlers, handler, request.limits)
-        sandbox = ProcessSandbox(request, self._settings, self._sandboxes.discard)
+        sandbox = ProcessSandbox(request, self._settings, self._scratch, self._sandboxes.discard)
         self._sandboxes.add(sandbox)
         try:
             await sandbox.start()
@@ -46,3 +48,4 @@ class UnisolatedBackend:
         """End every process and forget every handler; safe to call twice."""
         await asyncio.gather(*(sandbox.destroy() for sandbox in list(self._sandboxes)))
         self._handlers.close()
+        self._scratch.close()
