@@ -108,8 +108,8 @@ class Followers:
     ) -> AsyncIterator[RunEvent]:
         """What is still to come, from this process or from the host that drives the run.
 
-        Of a run that only waits, or that waits for its turn here, nothing comes until it is taken
-        up; the follower stays.
+        Of a run that only waits, or that waits for its turn, nothing comes until it is taken up;
+        the follower stays.
         """
         if self._driving.drives(run.id):
             async for event in subscription:
@@ -120,7 +120,8 @@ class Followers:
         elif run.owner is not None and await self._peers.is_alive(run.owner):
             async for document in self._peers.follow(run.owner, run.id):
                 yield RunEvent.from_json(document)
-        elif self._peers.spreads and run.status is not RunState.WAITING:
+        elif self._waits_for_its_turn(run):
+            # Whoever has it in a queue may leave: who follows it is ready to take it up.
             await self._take_up(run)
             async for event in self._until_taken_elsewhere(run, subscription):
                 yield event
@@ -130,6 +131,13 @@ class Followers:
             await self._driving.set_alarm()
             async for event in self._until_taken_elsewhere(run, subscription):
                 yield event
+
+    def _waits_for_its_turn(self, run: RunRecord) -> bool:
+        """Whether the run, which nobody drives, is in a queue: the fleet's, or a process's own."""
+        if self._peers.spreads:
+            return run.status is not RunState.WAITING
+        is_keyed = run.concurrency_key is not None
+        return is_keyed and run.status is RunState.PENDING and run.owner is None
 
     async def _until_taken_elsewhere(
         self, run: RunRecord, subscription: Subscription

@@ -253,7 +253,7 @@ def write_workflow(folder: Path, text: str) -> Path:
 @pytest.fixture
 def cli(tmp_path: Path) -> Iterator[Cli]:
     """`swarm` with an empty home."""
-    made = Cli(tmp_path / "home", {"SWARM_IDLE_SECONDS": "1"})
+    made = Cli(tmp_path / "home", {"SWARM_IDLE_SECONDS": "0.2"})
     yield made
     stop_workers(made.home)
 
@@ -262,7 +262,7 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     """`swarm` with a home in which `probe`, `flow` and `reporting` are registered."""
     folder = tmp_path_factory.mktemp("shared")
-    made = Cli(folder / "home", {"SWARM_IDLE_SECONDS": "1"})
+    made = Cli(folder / "home", {"SWARM_IDLE_SECONDS": "0.2"})
     made.ok("agent", "register", write_agent(folder / "probe"))
     made.ok("workflow", "register", write_workflow(folder / "flow", FLOW))
     made.ok("workflow", "register", write_workflow(folder / "reporting", REPORTING))

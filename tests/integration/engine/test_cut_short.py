@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+
+import pytest
 
 from swarm.bootstrap.assembly import Swarm, open_swarm
 from swarm.engine.api import RunRequest
@@ -154,3 +157,26 @@ async def work_until_idle(
     await swarm.runs.wait(first.id)
     await swarm.runs.wait(second.id)
     await worker.runs.work(until_idle=True, on_ready=lambda: None)
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+async def test_who_follows_a_run_that_waits_for_its_turn_elsewhere_hears_its_end(
+    settings: Settings, swarm: Swarm, start: Start, tmp_path: Path
+) -> None:
+    """Also if whoever had it queued has left meanwhile."""
+    go_on = tmp_path / "go-on"
+    first = await start(
+        "concurrency: {limit: 1}\n"
+        f"steps: [{{id: a, agent: actor, inputs: {{wait_for: '{go_on}'}}}}]"
+    )
+    async with open_swarm(settings, role="run") as follower:
+        async with open_swarm(settings, role="worker") as worker:
+            second = await swarm.runs.create(RunRequest("flow", {}, isolation=Isolation.NONE))
+            assert await worker.runs.adopt(second.id)
+            waiting = asyncio.create_task(follower.runs.wait(second.id))
+            while not (follower.peers.is_host or waiting.done()):  # noqa: ASYNC110 - a look
+                await asyncio.sleep(0.005)
+        assert not waiting.done(), waiting.result()
+        go_on.touch()
+        await swarm.runs.wait(first.id)
+        assert (await waiting).status is RunState.SUCCEEDED
