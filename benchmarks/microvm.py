@@ -22,10 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from msgspec.structs import replace
+
 from swarm.bootstrap.backends import machine_pool
+from swarm.kernel.configuration import load_settings
 from swarm.kernel.errors import SwarmError
 from swarm.kernel.json import JsonObject, JsonValue
-from swarm.kernel.settings import Settings, load_settings
+from swarm.kernel.settings import Settings
 from swarm.sandbox.microvm.backend import MicrovmBackend
 from swarm.sandbox.pool import PooledBackend
 from swarm.sandbox.ports import (
@@ -121,7 +124,7 @@ async def main() -> None:
             (package / entry).write_text(code)
             digest = hashlib.sha256(code.encode()).hexdigest()
             request = SandboxRequest(Program(runtime, (entry,), package, digest), LIMITS)
-            cold = settings.model_copy(update={"microvm_warm_machines": 0})
+            cold = replace(settings, microvm_warm_machines=0)
             await report(f"{runtime}, from a snapshot", cold, request, arguments.count)
             await report(f"{runtime}, restored ahead", settings, request, arguments.count)
 

@@ -16,9 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from swarm.bootstrap.assembly import Swarm, open_swarm
 from swarm.engine.api import RunRequest
-from swarm.kernel.settings import Settings, load_settings
+from swarm.kernel.configuration import load_settings
+from swarm.kernel.settings import Settings
 from swarm.sandbox.ports import Isolation
 from swarm.store.records import RunState
 
@@ -143,7 +146,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # Below the user's home, since /tmp may be a RAM disk, where nothing is durable.
     with tempfile.TemporaryDirectory(prefix=".swarm-bench-", dir=Path.home()) as name:
-        settings = load_settings().model_copy(update={"home": Path(name) / "home"})
+        settings = replace(load_settings(), home=Path(name) / "home")
         asyncio.run(measure(settings, arguments))
 
 

@@ -27,9 +27,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from swarm.kernel.configuration import load_settings
 from swarm.kernel.errors import SandboxUnavailable
 from swarm.kernel.json import JsonObject, JsonValue
-from swarm.kernel.settings import Settings, load_settings
+from swarm.kernel.settings import Settings
 from swarm.sandbox.interpreters import find_node, python_program
 from swarm.sandbox.linux.backend import NamespaceBackend
 from swarm.sandbox.linux.watchdog import memory_of
@@ -229,7 +230,7 @@ def sandbox_rows(
     settings: Settings, request: SandboxRequest
 ) -> tuple[list[Row], list[PooledBackend]]:
     """Built when it is called; the first call of a package, bound to a blank; from the pool."""
-    never = settings.model_copy(update={"pool_ready_per_package": 0})
+    never = replace(settings, pool_ready_per_package=0)
     numbers = itertools.count()
     cold, blank, warm = kernels = [NamespaceBackend(each) for each in (never, settings, settings)]
     made = [
@@ -295,7 +296,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="swarm-bench-") as name:
         folder = Path(name)
-        settings = load_settings().model_copy(update={"home": folder / "home"})
+        settings = replace(load_settings(), home=folder / "home")
         asyncio.run(measure(settings, folder, arguments.rounds, arguments.seconds))
 
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from swarm.cli import reference as cli_reference
 from swarm.client import reference as client_reference
@@ -40,8 +39,9 @@ from swarm.expressions.scanner import MAX_EXPRESSION_LENGTH, MAX_NESTING
 from swarm.expressions.template import compile_template
 from swarm.expressions.vocabulary import FILTERS, FILTERS_TO_MAP, TESTS, Word
 from swarm.kernel import errors
+from swarm.kernel.configuration import ENVIRONMENT_PREFIX
 from swarm.kernel.json import JsonObject
-from swarm.kernel.settings import ENVIRONMENT_PREFIX, MASTER_KEY_VARIABLE, SECRET_PREFIX, Settings
+from swarm.kernel.settings import MASTER_KEY_VARIABLE, SECRET_PREFIX, SecretStr, known_settings
 from swarm.store.sqlite.migration import MIGRATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,16 +112,16 @@ def index_page() -> str:
 
 def settings_page() -> str:
     rows = []
-    for name, field in Settings.model_fields.items():
-        default = show_default(field)
+    for name, setting in known_settings().items():
+        default = show_default(setting.default)
         if name == "max_concurrent_invocations":
             default = "twice the cores"
-        meaning = [field.description or "", bounds(field)]
+        meaning = [setting.meaning, bounds([setting.bounds])]
         rows.append(
             (
                 f"`{name}`",
                 f"`{ENVIRONMENT_PREFIX}{name.upper()}`",
-                describe_type(field.annotation),
+                describe_type(setting.kind),
                 default,
                 " ".join(filter(None, meaning)),
             )
@@ -182,8 +182,10 @@ def model_sections(model: type[BaseModel], title: str) -> Iterator[str]:
 def fields_table(model: type[BaseModel]) -> str:
     rows = []
     for name, field in model.model_fields.items():
-        meaning = " ".join(filter(None, (field.description or "", bounds(field))))
-        default = "**required**" if field.is_required() else show_default(field)
+        meaning = " ".join(filter(None, (field.description or "", bounds(field.metadata))))
+        default = "**required**"
+        if not field.is_required():
+            default = show_default(field.get_default(call_default_factory=True, validated_data={}))
         kind = describe_type(field.annotation, field.metadata)
         rows.append((f"`{field.alias or name}`", kind, default, meaning))
     return table(("key", "type", "default", "meaning"), rows)
@@ -223,23 +225,23 @@ def describe_type(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         name = section_name(annotation)
         return f"[{name}](#{name.lower()})"
     plain = {str: "string", int: "integer", float: "number", bool: "true or false", Path: "path"}
+    plain |= {SecretStr: "string"}
     return plain.get(annotation, "any value")
 
 
-def bounds(field: FieldInfo) -> str:
+def bounds(metadata: Sequence[Any]) -> str:
     """``At least 1.``, ``At most 100.`` and the like."""
     words = {"ge": "At least", "gt": "More than", "le": "At most", "lt": "Less than"}
     found = [
         f"{word} {getattr(limit, key)}."
-        for limit in field.metadata
+        for limit in metadata
         for key, word in words.items()
         if getattr(limit, key, None) is not None
     ]
     return " ".join(found)
 
 
-def show_default(field: FieldInfo) -> str:
-    value = field.get_default(call_default_factory=True, validated_data={})
+def show_default(value: Any) -> str:
     if isinstance(value, BaseModel) or value in (None, (), {}, ""):
         return ""
     if isinstance(value, Enum):

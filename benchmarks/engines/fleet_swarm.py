@@ -8,14 +8,15 @@ import signal
 from pathlib import Path
 
 import fleet_work as work
-from pydantic import SecretStr
+from msgspec.structs import replace
 from with_swarm import NO_OP, NO_OP_HANDLER, InstantBackend, InstantSandbox
 
 from swarm.bootstrap.assembly import Swarm, open_swarm
 from swarm.bootstrap.backends import Backends
 from swarm.engine.api import RunRequest
+from swarm.kernel.configuration import load_settings
 from swarm.kernel.json import JsonObject
-from swarm.kernel.settings import Settings, load_settings
+from swarm.kernel.settings import SecretStr, Settings
 from swarm.sandbox.ports import (
     CallContext,
     GuestServices,
@@ -121,12 +122,11 @@ async def ask(settings: Settings, url: str, folder: Path, sizes: work.Sizes) -> 
 
 async def main() -> None:
     role, url, folder, sizes, _ = work.arguments()
-    settings = load_settings().model_copy(
-        update={
-            "home": folder / "home",
-            "database_url": SecretStr(url),
-            "max_concurrent_runs": work.RUNS_AT_ONCE,
-        }
+    settings = replace(
+        load_settings(),
+        home=folder / "home",
+        database_url=SecretStr(url),
+        max_concurrent_runs=work.RUNS_AT_ONCE,
     )
     if role == "prepare":
         await prepare(settings, folder, sizes)

@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 
 import work
+from msgspec.structs import replace
 
 from swarm.bootstrap.assembly import Swarm, open_swarm
 from swarm.bootstrap.backends import Backends
 from swarm.engine.api import RunRequest
+from swarm.kernel.configuration import load_settings
 from swarm.kernel.json import JsonObject
-from swarm.kernel.settings import Settings, load_settings
+from swarm.kernel.settings import Settings
 from swarm.sandbox.ports import (
     CallContext,
     GuestServices,
@@ -193,7 +195,7 @@ async def ask(home: Path, count: int, isolation: Isolation) -> None:
 
 
 def settings_for(home: Path) -> Settings:
-    return load_settings().model_copy(update={"home": home})
+    return replace(load_settings(), home=home)
 
 
 async def main() -> None:

@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 
 import psycopg
 
+from swarm.kernel.configuration import checked_settings
 from swarm.kernel.settings import MIB, Settings
 from swarm.store.postgres.blobs import PostgresBlobs
 from swarm.store.shared.cache import CachedArtifacts
@@ -82,7 +83,7 @@ class Machines:
     ) -> Machine:
         """Open a machine whose copies are in the folder ``root``."""
         given = {**self.given(bucket=bucket, endpoint=endpoint), **settings}
-        machine = opened_machine(root, Settings(**given))
+        machine = opened_machine(root, checked_settings(given))
         self._closing.callback(machine.shared.close)
         return machine
 

@@ -185,7 +185,7 @@ def test_probes_wait_longer_than_the_command_that_they_run() -> None:
 
 
 def test_variables_are_settings_and_secrets_come_from_secrets() -> None:
-    known = {f"SWARM_{name.upper()}" for name in Settings.model_fields} | {"SWARM_MASTER_KEY"}
+    known = {f"SWARM_{name.upper()}" for name in Settings.__struct_fields__} | {"SWARM_MASTER_KEY"}
     for pod in pods([of_kind("Deployment"), of_kind("Job", "migrate")]):
         for variable in pod["containers"][0]["env"]:
             assert variable["name"] in known

@@ -67,5 +67,5 @@ def test_secrets_have_no_default() -> None:
 
 
 def test_variables_are_settings() -> None:
-    known = {f"SWARM_{name.upper()}" for name in Settings.model_fields} | {"SWARM_MASTER_KEY"}
+    known = {f"SWARM_{name.upper()}" for name in Settings.__struct_fields__} | {"SWARM_MASTER_KEY"}
     assert set(services()["worker"]["environment"]) <= known

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from swarm.dispatch.ports import Membership
 from swarm.kernel.settings import Settings
 from swarm.sandbox.linux.backend import NamespaceBackend
@@ -52,10 +54,9 @@ class Backends:
 
 def machine_pool(settings: Settings) -> Settings:
     """The limits of the pool of virtual machines, which are larger and slower to make."""
-    return settings.model_copy(
-        update={
-            "pool_ready": settings.microvm_warm_machines,
-            "pool_memory_mb": settings.microvm_warm_mb,
-            "pool_idle_seconds": settings.microvm_warm_seconds,
-        }
+    return replace(
+        settings,
+        pool_ready=settings.microvm_warm_machines,
+        pool_memory_mb=settings.microvm_warm_mb,
+        pool_idle_seconds=settings.microvm_warm_seconds,
     )

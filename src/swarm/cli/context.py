@@ -10,7 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from swarm.bootstrap.records import Records, open_records
 from swarm.cli.options import Globals
-from swarm.kernel.settings import Settings, load_settings
+from swarm.kernel.configuration import load_settings
+from swarm.kernel.settings import Settings
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")

@@ -23,9 +23,10 @@ from swarm.engine.api import RunRequest
 from swarm.engine.invocations import GuestListener
 from swarm.engine.remedies import failure_remedy
 from swarm.kernel.clock import to_text
+from swarm.kernel.configuration import load_settings
 from swarm.kernel.errors import ConflictError, InvocationFailed
 from swarm.kernel.json import JsonValue
-from swarm.kernel.settings import Settings, load_settings
+from swarm.kernel.settings import Settings
 from swarm.sandbox.ports import Isolation, Outcome
 from swarm.store.attributes import search_text
 from swarm.store.records import (

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from swarm.kernel.errors import SandboxUnavailable
 from swarm.kernel.settings import Settings
 from swarm.sandbox.interpreters import Interpreter, find_node, python_program
@@ -45,7 +47,7 @@ async def _try_sandbox(settings: Settings) -> list[LayerReport]:
     if platform.system() != "Linux" or machine != "x86_64":
         text = f"sandboxes need Linux on x86-64; this is {platform.system()} on {machine}"
         return [LayerReport(name, True, False, text) for name in REQUIRED_LAYERS]
-    backend = NamespaceBackend(settings.model_copy(update={"require_cgroup": False}))
+    backend = NamespaceBackend(replace(settings, require_cgroup=False))
     with tempfile.TemporaryDirectory(prefix="swarm-probe-") as folder:
         package = Path(folder)
         package.chmod(0o755)

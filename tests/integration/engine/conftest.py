@@ -11,7 +11,7 @@ import pytest
 
 from swarm.bootstrap.assembly import Swarm, open_swarm
 from swarm.engine.api import RunRequest
-from swarm.kernel.settings import Settings
+from swarm.kernel.settings import SecretStr, Settings
 from swarm.sandbox.ports import Isolation
 from swarm.store.records import RunRecord
 
@@ -68,7 +68,7 @@ def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
     url = request.getfixturevalue("postgres_url") if request.param == "postgres" else None
     return Settings(
         home=tmp_path / "home",
-        database_url=url,
+        database_url=SecretStr(url) if url else None,
         max_concurrent_invocations=8,
         idle_seconds=0.05,
     )

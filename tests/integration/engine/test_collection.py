@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from swarm.bootstrap.assembly import Swarm
 from swarm.bootstrap.collection import Collected, collect_unused, is_due
@@ -161,7 +162,7 @@ async def test_what_is_young_stays_though_nothing_names_it(swarm: Swarm) -> None
 async def test_it_is_switched_off_done_once_a_day_and_by_one_process(
     swarm: Swarm, settings: Settings
 ) -> None:
-    off = settings.model_copy(update={"unused_days": 0.0})
+    off = replace(settings, unused_days=0.0)
     assert await collect_unused(swarm.store, swarm.home, off) is None
     assert is_due(swarm.home, settings)
     await collect(swarm)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from swarm.bootstrap.assembly import Swarm, open_swarm
 from swarm.bootstrap.retention import purge_expired, run_files
@@ -55,7 +56,7 @@ async def test_cancel_kills_what_runs_and_ends_the_run(
 async def test_a_run_that_waits_for_its_turn_can_be_cancelled(
     settings: Settings, swarm: Swarm, start: Start, tmp_path: Path
 ) -> None:
-    narrow = settings.model_copy(update={"max_concurrent_runs": 1})
+    narrow = replace(settings, max_concurrent_runs=1)
     begun, gate = tmp_path / "begun", tmp_path / "gate"
     first = await start(WAITING.format(begun=begun, gate=gate))
     await appears(begun)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from swarm.kernel.errors import SandboxUnavailable
 from swarm.kernel.settings import Settings
@@ -81,7 +82,7 @@ async def test_a_real_guest_serves_a_call(settings: Settings, tmp_path: Path) ->
         pytest.skip(error.message)
     code = "def handler(inputs):\n    return inputs\n"
     program = machines.program(tmp_path / "package", {"main.py": code}, "python", "main.py")
-    chosen = settings.model_copy(update={"microvm_monitor": "firecracker"})
+    chosen = replace(settings, microvm_monitor="firecracker")
     backend = MicrovmBackend(chosen)
     try:
         sandbox = await backend.prepare(SandboxRequest(program, LIMITS))
@@ -100,7 +101,7 @@ async def test_where_it_cannot_run_it_is_refused_with_a_remedy(
     if firecracker.can_run():
         pytest.skip("Firecracker runs here")
     program = machines.program(tmp_path / "package", {"main.py": ""}, "python", "main.py")
-    backend = MicrovmBackend(settings.model_copy(update={"microvm_monitor": "firecracker"}))
+    backend = MicrovmBackend(replace(settings, microvm_monitor="firecracker"))
     with pytest.raises(SandboxUnavailable, match="Firecracker") as caught:
         await backend.prepare(SandboxRequest(program, LIMITS))
     assert "SWARM_MICROVM_MONITOR" in (caught.value.remedy or "")

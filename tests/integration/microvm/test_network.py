@@ -7,6 +7,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from swarm.kernel.settings import Settings
 from swarm.sandbox.microvm.backend import MicrovmBackend
 from swarm.sandbox.ports import Limits, Outcome, SandboxRequest
@@ -56,7 +58,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def test_granted_hosts_are_reached_and_others_are_not(
     settings: Settings, tmp_path: Path
 ) -> None:
-    allowed = settings.model_copy(update={"allowed_private_networks": ("127.0.0.0/8",)})
+    allowed = replace(settings, allowed_private_networks=("127.0.0.0/8",))
     backend = MicrovmBackend(allowed)
     program = machines.program(tmp_path / "package", {"main.py": GET}, "python", "main.py")
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from swarm.kernel.settings import Settings
 from swarm.packages.registration import AgentCatalog, FailedRegistration
@@ -168,7 +169,7 @@ async def test_a_folder_is_registered_whatever_the_order_of_its_calls(
 async def test_steps_that_handle_errors_and_those_of_actions_count(
     store: SqliteStore, agents: AgentCatalog, settings: Settings, tmp_path: Path
 ) -> None:
-    limits = settings.model_copy(update={"max_steps": 2, "max_items": 2})
+    limits = replace(settings, max_steps=2, max_items=2)
     catalog = WorkflowCatalog(store, agents, limits)
     text = """\
 name: many

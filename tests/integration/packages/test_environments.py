@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from swarm.kernel.errors import DefinitionError, DependencyError, UnavailableError
 from swarm.kernel.home import Home
@@ -228,7 +229,7 @@ async def test_the_time_limit_kills_the_installer(
     program.write_text('#!/bin/sh\nsleep 1000 &\necho $! > "$0.pid"\nwait\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    hasty = EnvironmentInstaller(home, settings.model_copy(update={"install_timeout_seconds": 0.5}))
+    hasty = EnvironmentInstaller(home, replace(settings, install_timeout_seconds=0.5))
     with pytest.raises(DependencyError, match="time limit") as caught:
         await hasty.install(python_package)
     assert "install_timeout_seconds" in (caught.value.remedy or "")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from swarm.kernel.errors import DefinitionError, NotFoundError
 from swarm.kernel.settings import Settings
@@ -112,7 +113,7 @@ async def test_steps_are_held_against_their_agents(
 async def test_the_limit_of_steps_is_held(
     store: SqliteStore, agents: AgentCatalog, settings: Settings, tmp_path: Path
 ) -> None:
-    catalog = WorkflowCatalog(store, agents, settings.model_copy(update={"max_steps": 1}))
+    catalog = WorkflowCatalog(store, agents, replace(settings, max_steps=1))
     (problem,) = await catalog.validate(write(tmp_path / "chain"))
     assert "it has 2 steps" in problem.message
     assert problem.line == 5
@@ -122,7 +123,7 @@ async def test_the_limit_of_bytes_is_a_setting(
     store: SqliteStore, agents: AgentCatalog, settings: Settings, tmp_path: Path
 ) -> None:
     folder = write(tmp_path / "chain", CHAIN + "#" * 2**20)
-    catalog = WorkflowCatalog(store, agents, settings.model_copy(update={"max_workflow_mb": 1}))
+    catalog = WorkflowCatalog(store, agents, replace(settings, max_workflow_mb=1))
     (problem,) = await catalog.validate(folder)
     assert "larger than 1024 KiB" in problem.message
     assert "echo" in (await WorkflowCatalog(store, agents, settings).validate(folder))[0].message

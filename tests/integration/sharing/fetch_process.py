@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from swarm.kernel.configuration import checked_settings
 from swarm.kernel.errors import SwarmError
-from swarm.kernel.settings import Settings
 from swarm.store.shared.ports import Blob
 from tests.bucket.machines import opened_machine
 
@@ -24,7 +24,7 @@ def tell(line: str) -> None:
 def main() -> None:
     given = json.loads(sys.argv[1])
     pauses = given.pop("pause")
-    machine = opened_machine(Path(sys.argv[2]), Settings(**given))
+    machine = opened_machine(Path(sys.argv[2]), checked_settings(given))
     if pauses:
         read = machine.index.read
 

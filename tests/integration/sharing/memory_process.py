@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from swarm.kernel.settings import Settings
+from swarm.kernel.configuration import checked_settings
 from tests.bucket.machines import opened_machine
 
 
@@ -22,7 +22,8 @@ def tell_memory() -> None:
 
 
 async def main() -> None:
-    settings, folder, file = Settings(**json.loads(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
+    settings = checked_settings(json.loads(sys.argv[1]))
+    folder, file = Path(sys.argv[2]), sys.argv[3]
     one, two = [opened_machine(folder / name, settings) for name in ("one", "two")]
     await two.artifacts.fetch(await one.artifacts.put_bytes(b"both know their places now"))
     tell_memory()

@@ -18,8 +18,9 @@ from swarm.bootstrap.collection import Collected, collect_unused
 from swarm.bootstrap.sharing import bring_home, publish_home
 from swarm.client.local_files import take_path
 from swarm.engine.api import RunRequest
+from swarm.kernel.configuration import checked_settings
 from swarm.kernel.errors import DamagedError, InputError, NotFoundError
-from swarm.kernel.settings import MIB, Settings
+from swarm.kernel.settings import MIB
 from swarm.sandbox.ports import Isolation
 from swarm.store.records import RunRecord, RunState
 from tests.bucket.machines import Machines
@@ -93,7 +94,7 @@ async def machine(
 
         async def open_one(name: str, **settings: Any) -> Swarm:
             given = open_machine.given(bucket=request.param == "bucket")
-            chosen = Settings(**{**given, "home": tmp_path / name, **settings})
+            chosen = checked_settings({**given, "home": tmp_path / name, **settings})
             return await closing.enter_async_context(open_swarm(chosen, role="test"))
 
         yield open_one

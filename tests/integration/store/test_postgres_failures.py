@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from swarm.kernel.errors import DatabaseError, OwnershipLost
 from swarm.kernel.settings import Settings
@@ -34,12 +35,11 @@ ONE_TOKEN = Usage(tokens=1)
 
 
 def patient(settings: Settings, seconds: float = 30.0) -> Settings:
-    return settings.model_copy(
-        update={
-            "durability": "full",
-            "database_timeout_seconds": 10.0,
-            "database_reconnect_seconds": seconds,
-        }
+    return replace(
+        settings,
+        durability="full",
+        database_timeout_seconds=10.0,
+        database_reconnect_seconds=seconds,
     )
 
 
@@ -216,7 +216,7 @@ async def test_who_stops_within_a_transaction_loses_its_locks_and_then_the_run(
 async def test_a_lock_that_is_held_harms_only_what_needs_it(
     migrated_url: str, settings: Settings
 ) -> None:
-    impatient = patient(settings).model_copy(update={"database_timeout_seconds": 0.3})
+    impatient = replace(patient(settings), database_timeout_seconds=0.3)
     store = await open_store(migrated_url, impatient)
     runs = await make_runs(store)
     with closing(psycopg.connect(migrated_url)) as other:
@@ -247,7 +247,7 @@ async def test_no_connection_left_is_waited_for(
     )
     guest = f"postgresql://guest:guest@127.0.0.1:{postgres.port}/{name}"
     try:
-        one = patient(settings).model_copy(update={"database_writers": 1, "database_readers": 1})
+        one = replace(patient(settings), database_writers=1, database_readers=1)
         store = await open_store(guest, one)
         # The server may take a moment to notice that the last one is gone.
         with closing(connect_patiently(lambda: connect(guest, one, writes=False), 10.0)):

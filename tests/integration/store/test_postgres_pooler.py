@@ -8,6 +8,7 @@ from contextlib import closing
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from swarm.kernel.settings import Settings
 from swarm.store.postgres import open_store
@@ -47,7 +48,7 @@ def test_a_pooler_is_noticed(postgres_url: str, pooled_url: str, settings: Setti
 async def test_stores_share_fewer_connections_than_they_have(
     pooled_url: str, postgres_url: str, settings: Settings
 ) -> None:
-    settings = settings.model_copy(update={"database_timeout_seconds": 10.0})
+    settings = replace(settings, database_timeout_seconds=10.0)
     stores = await asyncio.gather(*(open_store(pooled_url, settings) for _ in range(3)))
     await stores[0].add_agent(AGENT)
     await stores[0].add_workflow(WORKFLOW)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from swarm.kernel.clock import now_text
 from swarm.kernel.errors import ConflictError, OwnershipLost
@@ -75,7 +76,7 @@ async def stores(
     migrated_url: str, settings: Settings, dawdler: Dawdler
 ) -> AsyncIterator[list[PostgresStore]]:
     """Three processes' worth of connections."""
-    settings = settings.model_copy(update={"database_timeout_seconds": 10.0})
+    settings = replace(settings, database_timeout_seconds=10.0)
     opened = [await open_store(migrated_url, settings, companions=[dawdler]) for _ in range(3)]
     await opened[0].add_workflow(WORKFLOW)
     yield opened

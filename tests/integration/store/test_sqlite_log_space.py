@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from swarm.kernel.settings import Settings
 from swarm.store.records import NewRun
@@ -27,7 +28,7 @@ def log_of(database: Path) -> Path:
 @pytest.fixture
 async def durable(database: Path, settings: Settings) -> AsyncIterator[SqliteStore]:
     """A store whose commits wait for the disk."""
-    store = await open_store(database, settings.model_copy(update={"durability": "full"}))
+    store = await open_store(database, replace(settings, durability="full"))
     await store.add_workflow(WORKFLOW)
     yield store
     await store.close()
@@ -92,7 +93,7 @@ async def test_a_full_disk_is_told_by_the_commit_alone(
 async def test_processes_do_not_make_room_in_turn(
     durable: SqliteStore, database: Path, settings: Settings, make_run: Any
 ) -> None:
-    other = await open_store(database, settings.model_copy(update={"durability": "full"}))
+    other = await open_store(database, replace(settings, durability="full"))
     before = log_of(database).stat().st_size
     for number, store in enumerate([durable, other] * 10):
         await write_runs(store, make_run, number, 1)

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from swarm.kernel.errors import DatabaseError
 from swarm.kernel.settings import Settings
@@ -159,7 +160,7 @@ async def test_a_failing_upgrade_leaves_the_database_as_it_was(
 
 
 async def test_many_openers_at_once_all_succeed(database: Path, settings: Settings) -> None:
-    patient = settings.model_copy(update={"database_timeout_seconds": 20})
+    patient = replace(settings, database_timeout_seconds=20)
     stores = await asyncio.gather(*(open_store(database, patient) for _ in range(8)))
     await asyncio.gather(*(store.close() for store in stores))
     upgrade = [*MIGRATIONS, NEXT]

@@ -23,7 +23,7 @@ def main(root: Path, durability: str) -> None:
     told = os.open(root / "told", os.O_WRONLY | os.O_APPEND)
     os.dup2(told, 1)
     connection.CHECKPOINT_PAGES = CHECKPOINT_PAGES
-    settings = Settings.model_construct(home=root, durability=durability)
+    settings = Settings(home=root, durability=durability)
     asyncio.run(drive(str(root / "registry" / "registry.db"), settings))
 
 

@@ -44,7 +44,7 @@ def linked(index: int) -> str:
 
 
 def problems(text: str) -> list[Problem]:
-    source = read_yaml(text, "large.yaml", Settings.model_fields["max_workflow_mb"].default * MIB)
+    source = read_yaml(text, "large.yaml", Settings().max_workflow_mb * MIB)
     workflow = workflow_from_source(source)
     assert len(step_dependencies(workflow)) == STEPS
     return check_workflow(workflow, source, "large.yaml", AGENTS)

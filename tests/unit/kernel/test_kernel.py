@@ -1,10 +1,9 @@
-"""Ids, times, JSON, settings and errors."""
+"""Ids, times, JSON and errors."""
 
 from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,7 +13,6 @@ from swarm.kernel import clock
 from swarm.kernel.errors import DefinitionError, InvalidError, NotFoundError, Problem, nearest_names
 from swarm.kernel.ids import new_id
 from swarm.kernel.json import MAX_DEPTH, dump_bytes, dumps, loads
-from swarm.kernel.settings import Settings, load_settings
 
 
 def test_ids_are_version_7_uuids_that_only_grow() -> None:
@@ -74,36 +72,6 @@ def test_what_is_read_can_be_written_again_with_room_to_spare(brackets: str) -> 
 def test_json_refuses_nan_and_infinity(value: object) -> None:
     with pytest.raises(InvalidError, match="NaN or infinite"):
         dump_bytes(value)
-
-
-def test_settings_come_from_the_environment_before_the_file(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text("max_steps = 7\nretention_days = 1.5\n")
-    settings = load_settings({"SWARM_HOME": str(tmp_path), "SWARM_MAX_STEPS": "9"})
-    assert (settings.max_steps, settings.retention_days) == (9, 1.5)
-    assert settings.home == tmp_path
-
-
-def test_network_lists_are_split_at_commas() -> None:
-    settings = load_settings({"SWARM_ALLOWED_PRIVATE_NETWORKS": "10.0.0.0/8,192.168.1.0/24"})
-    assert settings.allowed_private_networks == ("10.0.0.0/8", "192.168.1.0/24")
-
-
-def test_a_bad_setting_names_the_variable_and_the_remedy() -> None:
-    with pytest.raises(InvalidError) as caught:
-        load_settings({"SWARM_MAX_STEPS": "many"})
-    assert caught.value.where == "SWARM_MAX_STEPS"
-    assert caught.value.remedy
-    assert "max_steps" in caught.value.message
-
-
-def test_an_unknown_key_in_the_file_offers_the_nearest(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text("max_step = 7\n")
-    with pytest.raises(InvalidError, match="max_steps"):
-        load_settings({"SWARM_HOME": str(tmp_path)})
-
-
-def test_every_setting_says_what_it_is() -> None:
-    assert all(field.description for field in Settings.model_fields.values())
 
 
 def test_a_missing_thing_offers_the_nearest_names() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import click
+import msgspec
 
 from swarm.cli.context import read_settings
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
 from swarm.cli.render.tables import table
 from swarm.cli.terminal import stdout
+from swarm.kernel.configuration import misspelt_variables, setting_origins
 from swarm.kernel.json import JsonValue
-from swarm.kernel.settings import Settings, misspelt_variables, setting_origins
+from swarm.kernel.settings import known_settings
 
 
 @click.command("settings", cls=SwarmCommand)
@@ -21,7 +23,7 @@ def settings(options: Globals) -> None:
     A setting comes from SWARM_<NAME> in the environment, else from config.toml in the home, else
     it has its default.
     """
-    values = read_settings(options).model_dump(mode="json")
+    values = msgspec.to_builtins(read_settings(options), enc_hook=str)  # a secret as asterisks
     environment = options.environment()
     origins = setting_origins(environment)
     for variable, setting in misspelt_variables(environment).items():
@@ -34,15 +36,15 @@ def settings(options: Globals) -> None:
                 "name": name,
                 "value": values[name],
                 "origin": origins.get(name, "default"),
-                "description": field.description,
+                "description": setting.meaning,
             }
-            for name, field in Settings.model_fields.items()
+            for name, setting in known_settings().items()
         ]
         print_json({"settings": rows})
         return
     lines = [
-        [name, _text(values[name]), origins.get(name, "default"), field.description or ""]
-        for name, field in Settings.model_fields.items()
+        [name, _text(values[name]), origins.get(name, "default"), setting.meaning]
+        for name, setting in known_settings().items()
     ]
     print_lines(table(stdout(), ["SETTING", "VALUE", "ORIGIN", "MEANING"], lines))
 
