@@ -28,7 +28,6 @@ from typing import Any
 
 import psycopg
 from private_postgres import PostgresServer, running_server
-from pydantic import SecretStr
 from soak_load import Account, Load
 from soak_report import as_json, say_report
 from soak_rule import Judgement, judge_growth, judge_latency
@@ -36,7 +35,8 @@ from soak_runs import register
 from soak_watch import Watch
 
 from swarm.bootstrap.assembly import open_swarm
-from swarm.kernel.settings import Settings, load_settings
+from swarm.kernel.configuration import load_settings
+from swarm.kernel.settings import Settings
 
 DURABLE = Path("/var/tmp")
 """Where the database lies: /tmp may be a RAM disk, where nothing is durable."""
@@ -128,9 +128,7 @@ class Report:
 
 def settings_of(options: Options, url: str, home: Path) -> Settings:
     """Of whoever asks; workers get the same by their environment."""
-    return load_settings({"SWARM_HOME": str(home), **variables(options)}).model_copy(
-        update={"database_url": SecretStr(url)}
-    )
+    return load_settings({"SWARM_HOME": str(home), **variables(options)}, {"database_url": url})
 
 
 def variables(options: Options) -> dict[str, str]:
