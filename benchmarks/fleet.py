@@ -12,18 +12,31 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
-import platform
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from engine import PROGRAMS, Engine, Found, end, middle, progress, row, say, take_down
+from comparing import (
+    PROGRAMS,
+    Engine,
+    Found,
+    Results,
+    chosen,
+    end,
+    keep,
+    middle,
+    progress,
+    run_to_end,
+    say,
+    say_heading,
+    say_row,
+    take_down,
+)
 from engines.fleet_work import RUN_STEPS, WORKS, Sizes
 from private_postgres import PostgresServer, running_server
 
@@ -68,10 +81,6 @@ class Options:
     """Seconds that an engine may take, with one number of workers, in one round."""
     idle_workers: int
     idle_seconds: float
-
-
-Results = dict[str, dict[str, Found]]
-"""By work, then by row: an engine with a number of workers."""
 
 
 class Failed(Exception):
@@ -227,8 +236,11 @@ def counted(server: PostgresServer, database: str) -> tuple[int, int]:
     return int(statements), int(transactions)
 
 
-async def measure(options: Options, results: Results) -> None:
-    """Every engine in every round, each time another one first; then all of them idle."""
+async def measure(options: Options, results: Results, told: Callable[[], None]) -> None:
+    """Every engine in every round, each time another one first; then all of them idle.
+
+    ``told`` is called between rounds.
+    """
     with running_server(durable=True, settings=SERVER, parent=DURABLE) as server:
         server.execute("CREATE EXTENSION pg_stat_statements")
         busy = doing(options.engines, WORKS)
@@ -240,6 +252,8 @@ async def measure(options: Options, results: Results) -> None:
                         f"round {number + 1} of {options.rounds}: {engine.title}, {workers} workers"
                     )
                     await measure_work(engine, workers, options, server, results)
+            if number + 1 < options.rounds:
+                told()
         for engine in doing(options.engines, IDLE) if options.idle_seconds else ():
             progress(f"idle: {engine.title}, {options.idle_workers} workers")
             await measure_idle(engine, options, server, results)
@@ -269,15 +283,13 @@ RATES = frozenset({"runs", "asked"})
 
 def say_results(options: Options, results: Results) -> None:
     for work, (title, unit) in headings(options.sizes).items():
-        say(f"\n{title}, {unit}")
-        say(f"  {'':<34} {'p50':>10} {'p99':>10} {'x floor':>8}  samples")
+        say_heading(title, unit)
         for workers in options.workers:
             floor = results[work].get(f"floor/{workers}", Found()).samples
             for engine in doing(options.engines, WORKS):
                 found = results[work][row_name(engine, workers)]
-                title = f"{engine.title}, {workers}"
-                say(f"  {title:<34} {row(found, floor, is_rate=work in RATES)}")
-    if options.idle_seconds:
+                say_row(f"{engine.title}, {workers}", found, floor, is_rate=work in RATES)
+    if any(results[work][name].samples for work in IDLE for name in results[work]):
         say(f"\n{options.idle_workers} idle workers, {options.idle_seconds:g} s: asked per second")
         for engine in doing(options.engines, IDLE):
             founds = [results[work][row_name(engine, options.idle_workers)] for work in IDLE]
@@ -321,19 +333,6 @@ def say_aims(options: Options, results: Results) -> None:
         say(f"  pick-up, {workers} workers: at most {AIM_PICK_UP_MS:g} ms p50: {text}")
 
 
-def as_json(options: Options, results: Results) -> str:
-    document = {
-        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
-        "sizes": {**asdict(options.sizes), "rounds": options.rounds, "workers": options.workers},
-        "engines": {engine.name: asdict(engine) for engine in options.engines},
-        "results": {
-            work: {name: found.as_json() for name, found in rows.items()}
-            for work, rows in results.items()
-        },
-    }
-    return json.dumps(document, indent=1)
-
-
 def parsed() -> tuple[Options, Path | None]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -353,12 +352,7 @@ def parsed() -> tuple[Options, Path | None]:
     parser.add_argument("--idle-seconds", type=float, default=20.0, help="0: leave that out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there too")
     arguments = parser.parse_args()
-    chosen = arguments.engines.split(",")
-    if unknown := set(chosen) - set(names):
-        parser.error(f"no such engine: {', '.join(sorted(unknown))}")
-    engines = [engine for engine in ENGINES if engine.name in chosen]
-    if not arguments.peers and any(engine.is_peer for engine in engines):
-        parser.error("--peers is needed for other engines; `make bench-fleet` gives it")
+    engines = chosen(parser, ENGINES, arguments.engines, arguments.peers)
     sizes = Sizes(
         **{
             name: getattr(arguments, name)
@@ -393,16 +387,13 @@ def main() -> None:
             row_name(engine, options.idle_workers): Found()
             for engine in doing(options.engines, IDLE)
         }
-    try:
-        asyncio.run(measure(options, results))
-    except KeyboardInterrupt:
-        progress("interrupted: this is what was found until then")
-    except FileNotFoundError as error:
-        progress(str(error))
-        sys.exit(5)
-    say_results(options, results)
-    if file:
-        file.write_text(as_json(options, results))
+
+    def told() -> None:
+        say_results(options, results)
+        sizes = {**asdict(options.sizes), "rounds": options.rounds, "workers": options.workers}
+        keep(file, options.engines, sizes, results)
+
+    run_to_end(measure(options, results, told), told)
 
 
 if __name__ == "__main__":
