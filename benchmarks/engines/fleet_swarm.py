@@ -112,7 +112,7 @@ class SwarmAsker:
         """As `swarm run --detach` does."""
         request = RunRequest(kind, inputs={"name": name}, isolation=Isolation.NONE)
         run = await self._swarm.runs.create(request)
-        await self._swarm.runs.start_detached(run.id)
+        await self._swarm.runs.start_detached(run)
 
 
 async def ask(settings: Settings, url: str, folder: Path, sizes: work.Sizes) -> None:

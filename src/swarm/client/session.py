@@ -68,7 +68,7 @@ class Session:
         """Have a run driven, as the client was told to."""
         runs = self.swarm.runs
         if self._drive == "worker":
-            await runs.start_detached(run.id)
+            await runs.start_detached(run)
         else:
             await self.tidy()
             await runs.adopt(run.id)

@@ -91,6 +91,9 @@ class Duties:
 
     drive: Callable[[str], Awaitable[bool]]
     """Take a run up; whether it did."""
+    take: Callable[[Sequence[str]], Awaitable[Sequence[str]]]
+    """Take runs up together that were found in the queue; which it did. The others may have to wait
+    for further runs, be driven already, or have a dead owner: that is for ``drive``."""
     cancel: Callable[[str], None]
     follow: Callable[[str], AsyncIterator[JsonObject]]
     wake: Callable[[str], Awaitable[bool]]

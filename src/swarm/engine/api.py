@@ -72,7 +72,7 @@ class Runs(Protocol):
         """
         ...
 
-    async def start_detached(self, run_id: str) -> None:
+    async def start_detached(self, run: RunRecord) -> None:
         """Hand the run to a host that outlives this process, starting one if none is up."""
         ...
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -148,8 +148,10 @@ class RunDriver:
 
     # -- the loop --------------------------------------------------------------------------------
 
-    async def drive(self) -> RunRecord:
+    async def drive(self, steps: Sequence[StepRecord] | None = None) -> RunRecord:
         """Drive to the end, or until the run only waits; return it as it then is.
+
+        ``steps`` are the run's rows, where they were read with its claim.
 
         Cancelling this coroutine kills the sandboxes and leaves the run as it stands, to be
         resumed.
@@ -159,7 +161,7 @@ class RunDriver:
             DatabaseError: the journal cannot be written; the run can be resumed later.
         """
         try:
-            await self._begin()
+            await self._begin(steps)
             while not self._run.status.is_final and not self._released:
                 await self._next()
             return self._run
@@ -174,9 +176,9 @@ class RunDriver:
     def _run(self) -> RunRecord:
         return self._book.run
 
-    async def _begin(self) -> None:
-        """Read how far the run has come and start what is reachable."""
-        rows = await self._tools.journal.list_steps(self._run.id)
+    async def _begin(self, steps: Sequence[StepRecord] | None) -> None:
+        """See how far the run has come and start what is reachable."""
+        rows = await self._tools.journal.list_steps(self._run.id) if steps is None else steps
         await self._book.load(rows)
         self._board.restore(rows)
         resumed = self._run.started_at is not None

@@ -217,6 +217,23 @@ class Driving(Caller):
         finally:
             self._adopting -= 1
 
+    async def take_offered(self, run_ids: Sequence[str]) -> list[str]:
+        """Drive runs that were offered to this process, a host, as ones that nobody drives: they
+        are claimed without being looked at. :meth:`adopt` is for those that remain.
+
+        Returns the ids of those that are driven here now.
+        """
+        if self._is_ending:
+            return []
+        self._adopting += 1
+        try:
+            found = await self._store.take_runs(run_ids, await self._neighbours.join())
+            for each in found:
+                self.take(each.run, each.steps)
+        finally:
+            self._adopting -= 1
+        return [each.run.id for each in found]
+
     async def _claim(self, run_id: str) -> RunRecord | None:
         """Claim a run that has not ended, from nobody or from a host that is dead.
 
@@ -243,23 +260,25 @@ class Driving(Caller):
     async def _is_owned(self, run: RunRecord) -> bool:
         return run.owner is not None and await self._neighbours.is_alive(run.owner)
 
-    def take(self, run: RunRecord) -> None:
-        """Drive a run that was claimed for this process."""
+    def take(self, run: RunRecord, steps: Sequence[StepRecord] | None = None) -> None:
+        """Drive a run that was claimed for this process; ``steps`` are its rows, if known."""
         self._failures.pop(run.id, None)
         self._queued.pop(run.id, None)
         self._trees[_root(run)] += 1
-        task = asyncio.create_task(self._drive(run), name=f"drive {run.id}")
+        task = asyncio.create_task(self._drive(run, steps), name=f"drive {run.id}")
         self._tasks[run.id] = task
         task.add_done_callback(lambda done: self._driven(run, done))
 
-    async def _drive(self, run: RunRecord) -> RunRecord:
+    async def _drive(self, run: RunRecord, steps: Sequence[StepRecord] | None) -> RunRecord:
         if run.parent_run_id in self._tasks:
             # It has its caller's place: waiting for another one, both could wait for ever.
-            return await self._drive_in_place(run)
+            return await self._drive_in_place(run, steps)
         async with self._places.taken(run.priority):
-            return await self._drive_in_place(run)
+            return await self._drive_in_place(run, steps)
 
-    async def _drive_in_place(self, run: RunRecord) -> RunRecord:
+    async def _drive_in_place(
+        self, run: RunRecord, steps: Sequence[StepRecord] | None
+    ) -> RunRecord:
         workflow = await self._pins.workflow(run.workflow_id)
         wanted = {reference: run.agents[reference] for reference in workflow.agents}
         tools = DriverTools(
@@ -277,7 +296,7 @@ class Driving(Caller):
         self._drivers[run.id] = driver
         if run.id in self._cancelling:
             driver.cancel()
-        return await driver.drive()
+        return await driver.drive(steps)
 
     async def _ledger(self, run: RunRecord) -> Ledger | None:
         """The budget that the run shares with its callers and all that they call."""

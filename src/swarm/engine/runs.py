@@ -106,6 +106,7 @@ class RunService(Runs):
         """What this process does when a peer asks, or is gone."""
         return Duties(
             drive=self._adopt_for_peer,
+            take=self._driving.take_offered,
             cancel=self._driving.cancel_here,
             follow=self._events_for_peer,
             wake=self._wake_here,
@@ -157,12 +158,9 @@ class RunService(Runs):
         return await self._creator.create(request)
 
     async def start(self, run_id: str) -> bool:
-        if await self._hand_over(run_id):
+        if await self._peers.hand_over(placement(await self.get(run_id))):
             return False
         return await self.adopt(run_id)
-
-    async def _hand_over(self, run_id: str) -> bool:
-        return await self._peers.hand_over(placement(await self.get(run_id)))
 
     async def _adopt_for_peer(self, run_id: str) -> bool:
         return await self.adopt(run_id)
@@ -176,13 +174,13 @@ class RunService(Runs):
         if await self._place([run]):
             await self.adopt(run.id)
 
-    async def start_detached(self, run_id: str) -> None:
-        if await self._hand_over(run_id):
+    async def start_detached(self, run: RunRecord) -> None:
+        if await self._peers.hand_over(placement(run)):
             return
         await self._workers.start()  # it takes up every orphan, so this run too
-        if await self._hand_over(run_id):
+        if await self._peers.hand_over(placement(run)):
             return
-        run = await self.get(run_id)
+        run = await self.get(run.id)
         # One that only waits was taken up and given up again.
         is_left = run.status in (RunState.PENDING, RunState.RUNNING)
         if is_left and not await self._is_owned(run):

@@ -26,6 +26,7 @@ from swarm.store.records import (
     SecretIdentity,
     SecretRecord,
     StepRecord,
+    TakenRun,
     WorkflowRecord,
 )
 
@@ -110,6 +111,12 @@ class RunJournal(Protocol):
 
         Returns the run with its raised epoch, or None if somebody else was faster or the limit is
         reached.
+        """
+        ...
+
+    async def take_runs(self, run_ids: Sequence[str], owner: str) -> list[TakenRun]:
+        """Claim those of these runs that nobody owns and that have not ended, in one commit, and
+        read their steps. Left to :meth:`claim_run` are pending runs with a ``concurrency_limit``.
         """
         ...
 

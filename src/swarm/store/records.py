@@ -449,6 +449,14 @@ class RunChanges(Struct, frozen=True):
     """Runs to create, those that exist by id left alone."""
 
 
+class TakenRun(Struct, frozen=True):
+    """A run as it was claimed."""
+
+    run: RunRecord
+    steps: tuple[StepRecord, ...] | None
+    """In the order they were created; None if they are many."""
+
+
 class NewRun(Struct, frozen=True):
     """A run to be recorded, with its steps and what it can be found by."""
 

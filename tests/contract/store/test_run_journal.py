@@ -193,6 +193,46 @@ async def test_only_one_of_many_claims_wins(
     assert await store.get_run(run.id) == won[0]
 
 
+async def test_runs_that_nobody_owns_are_taken_together_with_their_steps(
+    store: Store, samples: Any, workflow: WorkflowRecord
+) -> None:
+    free, owned, ended, limited, cancelled, long = (samples.run(workflow) for _ in range(6))
+    owned = replace(owned, owner="host_1")
+    limited = replace(limited, concurrency_key="key", concurrency_limit=1)
+    cancelled = replace(cancelled, concurrency_key="key", concurrency_limit=1)
+    steps = {run.id: samples.steps(run, "b", "a") for run in (free, cancelled)}
+    steps[long.id] = samples.steps(long, *(f"step-{number}" for number in range(40)))
+    for run in (free, owned, ended, limited, cancelled, long):
+        await store.create_run(NewRun(run, tuple(steps.get(run.id, ()))))
+    await end(store, ended, RunState.FAILED)
+    await store.request_cancel(cancelled.id)
+
+    asked = [run.id for run in (owned, ended, limited, cancelled, long, free)]
+    taken = {each.run.id: each for each in await store.take_runs([*asked, "run_none"], "host_2")}
+    assert taken.keys() == {free.id, cancelled.id, long.id}
+    for run in (free, cancelled, long):
+        assert taken[run.id].run == await store.get_run(run.id)
+        assert (taken[run.id].run.owner, taken[run.id].run.epoch) == ("host_2", 1)
+    assert taken[free.id].steps == tuple(steps[free.id]), "in the order they were created"
+    assert taken[cancelled.id].steps == tuple(steps[cancelled.id])
+    assert taken[long.id].steps is None, "it has many"
+    assert await store.take_runs(asked, "host_3") == []
+
+
+async def test_each_run_is_taken_once(store: Store, samples: Any, workflow: WorkflowRecord) -> None:
+    runs: list[RunRecord] = [samples.run(workflow) for _ in range(8)]
+    for run in runs:
+        await store.create_run(NewRun(run))
+    ids = [run.id for run in runs]
+    taken, claimed = await asyncio.gather(
+        asyncio.gather(*(store.take_runs(ids[n:] + ids[:n], f"host_{n}") for n in range(8))),
+        asyncio.gather(*(store.claim_run(run_id, "host_9", None) for run_id in ids)),
+    )
+    won = [each.run.id for several in taken for each in several]
+    won += [run.id for run in claimed if run is not None]
+    assert sorted(won) == sorted(ids)
+
+
 async def test_an_ended_run_cannot_be_claimed_or_cancelled_but_reopened(
     store: Store, samples: Any, workflow: WorkflowRecord
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -38,6 +38,7 @@ class Engine:
     async def join(self) -> str:
         duties = Duties(
             drive=self._drive,
+            take=self._take,
             cancel=self._cancel,
             follow=self._follow,
             wake=self._drive,
@@ -64,6 +65,9 @@ class Engine:
         self.taken.append(run_id)
         self.changed.set()
         return True
+
+    async def _take(self, run_ids: Sequence[str]) -> list[str]:
+        return [run_id for run_id in run_ids[:-1] if await self._drive(run_id)]
 
     def _cancel(self, run_id: str) -> None:
         self.cancelled.append(run_id)

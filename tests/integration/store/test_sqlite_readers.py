@@ -16,7 +16,7 @@ from swarm.kernel.errors import DatabaseError
 from swarm.kernel.settings import Settings
 from swarm.store.records import NewRun
 from swarm.store.sql import kept as kept_module
-from swarm.store.sql import store as store_module
+from swarm.store.sql.journal import FEW_STEPS
 from swarm.store.sql.kept import Kept
 from swarm.store.sql.rows import WORKFLOWS
 from swarm.store.sqlite import SqliteStore, open_store
@@ -62,7 +62,7 @@ async def test_a_lock_held_longer_than_the_timeout_is_told(
 
 
 async def test_a_run_of_many_steps_is_read_whole(store: SqliteStore, make_run: Any) -> None:
-    names = [f"s{number}" for number in range(store_module.FEW_STEPS + 1)]
+    names = [f"s{number}" for number in range(FEW_STEPS + 1)]
     for number, some in enumerate((names, names[:-1])):
         run, steps = make_run(f"run_{number}", *some)
         await store.create_run(NewRun(run, tuple(steps)))

@@ -112,7 +112,7 @@ async def _inputs(
 
 async def start_detached(swarm: Swarm, run_: RunRecord, options: Globals) -> None:
     """Hand the run to a host that outlives this process, and print its id."""
-    await swarm.runs.start_detached(run_.id)
+    await swarm.runs.start_detached(run_)
     if (queued := await queued_note(swarm.peers, await swarm.runs.get(run_.id))) is not None:
         note(queued)
     if options.json:

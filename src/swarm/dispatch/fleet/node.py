@@ -53,7 +53,6 @@ class Node:
 
     def __init__(self, options: NodeOptions, asking: Asking, registry: Registry) -> None:
         self.id = new_id("host")
-        self.worker_id = 0
         self.queues = queues_for(options.labels)
         self.census: Census | None = None
         """What the latest heartbeat found."""
@@ -102,7 +101,7 @@ class Node:
         begun = asyncio.get_running_loop().time()
         options = self._options
         try:
-            self.worker_id = await self._registry.register(
+            await self._registry.register(
                 self.id, CLIENT, options.version, options.labels, options.lease_seconds
             )
         except BaseException:

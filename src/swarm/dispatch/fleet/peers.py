@@ -22,7 +22,7 @@ from swarm.dispatch.calls import PeerCalls, answering
 from swarm.dispatch.connection import HostConnection
 from swarm.dispatch.fleet.database import Asking
 from swarm.dispatch.fleet.node import CLIENT, Node
-from swarm.dispatch.fleet.queue import DISCARD, ENQUEUE, FETCH, QUEUES, Job, enqueue_values
+from swarm.dispatch.fleet.queue import ENQUEUE, QUEUES, TAKE, enqueue_values
 from swarm.dispatch.fleet.registry import Census, Registry
 from swarm.dispatch.ports import (
     LONG_LIVED,
@@ -41,6 +41,8 @@ JOBS_AT_ONCE = 8
 """Jobs taken in one statement: few, so that other workers get their share."""
 AGAIN_SECONDS = 0.5
 """After the queue could not be asked, until it is asked again."""
+CENSUS_SECONDS = 1.0
+"""How long a process without a heartbeat remembers who was there, if somebody takes its runs."""
 LOOK_SECONDS = 5.0
 """How long a follower waits at most until it looks again whether its run was taken up."""
 
@@ -75,6 +77,8 @@ class FleetPeers:
         self._has_missed = False
         """Whether something may have been lost here that whoever sweeps does not know of yet."""
         self._swept = 0.0
+        self._seen: Census | None = None
+        self._seen_at = 0.0
         self._sweeping = asyncio.Lock()
         self._left = False
 
@@ -250,10 +254,20 @@ class FleetPeers:
         if self.is_long_lived and self.is_host:
             return []
         mine = [run for run in runs if set(run.runs_on) <= set(self._options.labels)]
-        mine = unserved(mine, await self._census())
-        if mine and self._node is not None:  # a worker may have come since the latest heartbeat
-            mine = unserved(mine, await self._registry.census())
+        if mine and (census := self._remembered()) is not None:
+            mine = unserved(mine, census)
+        if mine:  # a worker may have come since
+            census = self._seen = await self._registry.census()
+            self._seen_at = asyncio.get_running_loop().time()
+            mine = unserved(mine, census)
         return mine
+
+    def _remembered(self) -> Census | None:
+        """Who was there lately."""
+        if self._node is not None and self._node.census is not None:
+            return self._node.census
+        age = asyncio.get_running_loop().time() - self._seen_at
+        return self._seen if age < CENSUS_SECONDS else None
 
     async def serves(self, run: Placement) -> bool:
         return not unserved([run], await self._census())
@@ -273,40 +287,37 @@ class FleetPeers:
 
     async def _work(self, node: Node) -> None:
         """Take runs from the queue while there is room for them."""
-        looked_at: list[int] = []
         while self._node is node:
             await self._wanted.wait()
             self._wanted.clear()
-            if self._node is not node:
-                return
             try:
-                while jobs := await self._take(node, looked_at):
-                    await asyncio.gather(*(self._drive(node, job) for job in jobs))
-                    looked_at = [job.id for job in jobs]
-                if looked_at:
-                    await self._asking.rows(DISCARD, (looked_at,))
-                looked_at = []
+                while (duties := self._duties) and (run_ids := await self._take(node, duties)):
+                    await self._drive(node, duties, run_ids)
             except DatabaseError:
                 self._missed()
                 await asyncio.sleep(AGAIN_SECONDS)
                 self._wanted.set()
 
-    async def _take(self, node: Node, looked_at: list[int]) -> list[Job]:
-        room = min(self._duties.room(), JOBS_AT_ONCE) if self._duties is not None else 0
+    async def _take(self, node: Node, duties: Duties) -> list[str]:
+        """Take jobs for runs that there is room for here, unless this is no host any more."""
+        room = min(duties.room(), JOBS_AT_ONCE) if self._node is node else 0
         if room <= 0:
             return []
-        values = (looked_at, room, node.queues, node.worker_id)
-        return [Job(*row) for row in await self._asking.rows(FETCH, values)]
+        return [str(run_id) for (run_id,) in await self._asking.rows(TAKE, (node.queues, room))]
 
-    async def _drive(self, node: Node, job: Job) -> None:
+    async def _drive(self, node: Node, duties: Duties, run_ids: list[str]) -> None:
         try:
-            if self._duties is not None and await self._duties.drive(job.run_id):
-                node.note_taken(job.run_id)
+            taken = await duties.take(run_ids)
+            for run_id in taken:
+                node.note_taken(run_id)
+            for run_id in run_ids:
+                if run_id not in taken and await duties.drive(run_id):
+                    node.note_taken(run_id)
         except SwarmError as error:
-            # The run stands as it did: the sweep finds it again.
+            # The runs stand as they did: the sweep finds them again.
             self._missed()
             asyncio.get_running_loop().call_exception_handler(
-                {"message": f"run {job.run_id} could not be taken up", "exception": error}
+                {"message": f"runs could not be taken up: {run_ids}", "exception": error}
             )
 
     # -- what is heard, and what is counted ------------------------------------------------------

@@ -1,8 +1,8 @@
 """The queue of runs that nobody drives: jobs of Procrastinate, each a hint to look at one run.
 
-A job names a run and waits in the queue of the labels that the run asks for. A host takes it,
-tries to claim the run, and deletes the job whatever came of it: who drives a run is decided by the
-run's own row. So a job may be lost (the sweep makes another) or be there twice (the second finds
+A job names a run and waits in the queue of the labels that the run asks for. A host takes it out
+and tries to claim the run: who drives a run is decided by the run's own row. So a job may be lost
+with the host that has just taken it (the sweep makes another) or be there twice (the second finds
 the run taken).
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import combinations
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString
 
 from swarm.dispatch.ports import Placement
 from swarm.kernel.errors import InvalidError
@@ -34,26 +34,26 @@ WHERE NOT EXISTS (
     WHERE job.queueing_lock = new.run_id AND job.status = 'todo'
 )
 """
-FETCH: Final[LiteralString] = """
-WITH done AS (DELETE FROM procrastinate_jobs WHERE id = ANY(%s))
-SELECT job.id, job.queueing_lock
-FROM generate_series(1, %s) AS number
-CROSS JOIN LATERAL procrastinate_fetch_job_v2(%s::varchar[], %s + 0 * number) AS job
-WHERE job.id IS NOT NULL
+TAKE: Final[LiteralString] = """
+WITH taken AS (
+    DELETE FROM procrastinate_jobs WHERE id = ANY(ARRAY(
+        SELECT id FROM procrastinate_jobs WHERE status = 'todo' AND queue_name = ANY(%s)
+        ORDER BY priority DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
+    )) RETURNING id, priority, queueing_lock
+)
+SELECT queueing_lock FROM taken WHERE set_config('synchronous_commit', 'off', true) = 'off'
+ORDER BY priority DESC, id
 """
-"""Takes up to so many jobs in one statement, and deletes those that were looked at."""
-DISCARD: Final[LiteralString] = "DELETE FROM procrastinate_jobs WHERE id = ANY(%s)"
+"""Takes up to so many jobs out of these queues; gives their runs.
+
+It does not wait for the disk. If a crash of the server undoes it, the jobs are there again, and
+whoever takes them then finds whose the runs are."""
 QUEUES: Final[LiteralString] = """
 SELECT job.queue_name, count(*), extract(epoch FROM now() - min(event.at))
 FROM procrastinate_jobs AS job
 JOIN procrastinate_events AS event ON event.job_id = job.id AND event.type = 'deferred'
 WHERE job.status = 'todo' GROUP BY job.queue_name ORDER BY job.queue_name
 """
-
-
-class Job(NamedTuple):
-    id: int
-    run_id: str
 
 
 def queue_of(labels: Iterable[str]) -> str:

@@ -23,7 +23,6 @@ _ALIVE: Final[LiteralString] = (
 _REGISTER: Final[LiteralString] = """
 INSERT INTO fleet_hosts (id, worker_id, role, machine, pid, version, labels, lease_seconds)
 SELECT %s, worker_id, %s, %s, %s, %s, %s::text[], %s FROM procrastinate_register_worker_v1()
-RETURNING worker_id
 """
 _BEAT: Final[LiteralString] = f"""
 WITH beat AS (
@@ -49,10 +48,8 @@ JOIN procrastinate_workers AS worker ON worker.id = host.worker_id
 WHERE host.id = %s AND {_ALIVE}
 """
 _FORGET: Final[LiteralString] = """
-WITH gone AS (SELECT worker_id FROM fleet_hosts WHERE id = ANY(%s)),
-     jobs AS (DELETE FROM procrastinate_jobs
-              WHERE status = 'doing' AND worker_id IN (SELECT worker_id FROM gone))
-DELETE FROM procrastinate_workers WHERE id IN (SELECT worker_id FROM gone)
+DELETE FROM procrastinate_workers
+WHERE id IN (SELECT worker_id FROM fleet_hosts WHERE id = ANY(%s))
 """
 
 
@@ -77,11 +74,10 @@ class Registry:
 
     async def register(
         self, host_id: str, role: str, version: str, labels: tuple[str, ...], lease: float
-    ) -> int:
-        """Write this process in; gives its number as a worker of Procrastinate."""
+    ) -> None:
+        """Write this process in."""
         values = (host_id, role, socket.gethostname(), os.getpid(), version, list(labels), lease)
-        rows = await self._asking.rows(_REGISTER, values)
-        return int(rows[0][0])
+        await self._asking.rows(_REGISTER, values)
 
     async def set_role(self, host_id: str, role: str) -> None:
         await self._asking.rows("UPDATE fleet_hosts SET role = %s WHERE id = %s", (role, host_id))
@@ -97,7 +93,7 @@ class Registry:
         return bool(await self._asking.rows(_IS_ALIVE, (host_id,)))
 
     async def forget(self, host_ids: list[str]) -> None:
-        """Remove hosts with the jobs that they had taken: their runs have jobs anew by now."""
+        """Remove hosts; runs that they left have been looked for by now."""
         await self._asking.rows(_FORGET, (host_ids,))
 
 

@@ -24,7 +24,7 @@ from typing import Final
 
 from swarm.kernel.errors import OwnershipLost
 from swarm.store.postgres.companion import Companion
-from swarm.store.records import EventRecord, RunRecord
+from swarm.store.records import EventRecord, RunRecord, StepRecord, TakenRun
 from swarm.store.sql import creation
 from swarm.store.sql.cached import CACHED
 from swarm.store.sql.connection import Connection, Row, Value
@@ -32,8 +32,11 @@ from swarm.store.sql.consequences import ADD_USAGE, Consequences
 from swarm.store.sql.creation import EncodedRun
 from swarm.store.sql.journal import (
     CLAIM,
+    FEW_STEPS,
+    TAKE,
     Commit,
     ownership_lost,
+    taken_run,
 )
 from swarm.store.sql.rows import INVOCATIONS, RUNS, STEPS, Upsert
 
@@ -58,6 +61,12 @@ _LOCK_EVENT: Final = (
     "SELECT pg_advisory_xact_lock(hashtextextended('event ' || ?::text || ' ' || ?::text, 0))"
 )
 _LOCK_SECRETS: Final = "SELECT pg_advisory_xact_lock(hashtextextended('secrets', 0))"
+_FIRST_STEPS: Final = (
+    f"SELECT {', '.join(f'step.{name}' for name in STEPS.columns)} "
+    "FROM unnest(?::text[]) AS run(id) CROSS JOIN LATERAL ("
+    "SELECT * FROM step_executions WHERE run_id = run.id ORDER BY rowid "
+    f"LIMIT {FEW_STEPS + 1}) AS step ORDER BY step.rowid"
+)
 _SIZES: Final = (32, 16, 8, 7, 6, 5, 4, 3, 2, 1)
 """Rows in one statement: each statement costs about as much as five rows in it."""
 _CACHED: Final = Upsert(CACHED, key=("key",))
@@ -120,6 +129,24 @@ class Claim:
     def read(self) -> RunRecord | None:
         row = self._answer.fetchone()
         return None if row is None else RUNS.decode(row)
+
+
+class Taking:
+    """Claims of runs that nobody owns, which were sent as :class:`Claim` is."""
+
+    __slots__ = ("_runs", "_steps")
+
+    def __init__(self, connection: Connection, run_ids: Sequence[str], owner: str) -> None:
+        ids = list(run_ids)
+        self._runs = connection.execute(TAKE, (owner, ids))
+        self._steps = connection.execute(_FIRST_STEPS, (ids,))
+
+    def read(self) -> list[TakenRun]:
+        steps: dict[str, list[StepRecord]] = {}
+        for step in map(STEPS.decode, self._steps.fetchall()):
+            steps.setdefault(step.run_id, []).append(step)
+        runs = map(RUNS.decode, self._runs.fetchall())
+        return [taken_run(run, steps.get(run.id, [])) for run in runs]
 
 
 def commit_all(

@@ -23,6 +23,7 @@ from swarm.store.records import (
     RunChanges,
     RunRecord,
     SecretRecord,
+    TakenRun,
 )
 from swarm.store.sql import creation, inbox, journal, secrets, waits
 from swarm.store.sql.connection import Connection
@@ -97,6 +98,13 @@ class PostgresStore(SqlStore):
 
         claimed: RunRecord | None = await self._write.submit(claim, run_id=run_id)
         return claimed
+
+    async def take_runs(self, run_ids: Sequence[str], owner: str) -> list[TakenRun]:
+        def take(connection: Connection) -> Any:
+            return locks.Taking(connection, run_ids, owner)
+
+        taken: list[TakenRun] = await self._write.submit(take)
+        return taken
 
     async def release_run(self, run_id: str, epoch: int, changes: RunChanges) -> bool:
         commit = journal.Commit(run_id, epoch, journal.encode_changes(changes))

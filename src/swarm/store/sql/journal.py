@@ -12,10 +12,11 @@ from msgspec.structs import replace
 
 from swarm.kernel.errors import InvalidError, OwnershipLost, RefusedError
 from swarm.kernel.json import JsonObject
-from swarm.store.records import RunChanges, RunRecord, StepKey
+from swarm.store.records import RunChanges, RunRecord, StepKey, StepRecord, TakenRun
 from swarm.store.sql import consequences
 from swarm.store.sql.connection import Connection, Row, Value
 from swarm.store.sql.consequences import Consequences
+from swarm.store.sql.history import list_steps
 from swarm.store.sql.rows import INVOCATIONS, RUNS, STEPS, Upsert
 
 _FINAL = "('succeeded', 'failed', 'cancelled')"
@@ -34,6 +35,16 @@ CLAIM = (
     f"OR concurrency_limit IS NULL OR {_CLAIMED} < concurrency_limit) "
     f"RETURNING {RUNS.column_list}"
 )
+_TAKE = (
+    "UPDATE workflow_runs SET owner = ?, epoch = epoch + 1, wake_at = NULL "
+    f"WHERE owner IS NULL AND status NOT IN {_FINAL} AND (status <> 'pending' "
+    "OR cancel_requested = 1 OR concurrency_key IS NULL OR concurrency_limit IS NULL) AND id "
+)
+TAKE = f"{_TAKE} = ANY(?) RETURNING {RUNS.column_list}"
+"""Claims runs without an owner, but those that may have to wait for others."""
+TAKE_ONE = f"{_TAKE} = ? RETURNING {RUNS.column_list}"
+FEW_STEPS = 32
+"""Steps of a run that are read at once; more are read by themselves."""
 _HAS_EPOCH = "SELECT 1 FROM workflow_runs WHERE id = ? AND epoch = ?"
 _STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
 _INVOCATIONS = Upsert(
@@ -113,6 +124,22 @@ def claim(
 ) -> RunRecord | None:
     rows = connection.execute(CLAIM, (owner, run_id, expected_owner)).fetchall()
     return RUNS.decode(rows[0]) if rows else None
+
+
+def take(connection: Connection, run_ids: Sequence[str], owner: str) -> list[TakenRun]:
+    """Claim the runs that can be had at once, with their steps."""
+    taken = []
+    for run_id in run_ids:
+        rows = connection.execute(TAKE_ONE, (owner, run_id)).fetchall()
+        if rows:
+            steps = list_steps(connection, run_id, FEW_STEPS + 1)
+            taken.append(taken_run(RUNS.decode(rows[0]), steps))
+    return taken
+
+
+def taken_run(run: RunRecord, steps: Sequence[StepRecord]) -> TakenRun:
+    """``steps`` are the first ``FEW_STEPS + 1`` of the run, if there are as many."""
+    return TakenRun(run, tuple(steps) if len(steps) <= FEW_STEPS else None)
 
 
 class Commit(Struct, frozen=True):

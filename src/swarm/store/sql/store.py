@@ -29,6 +29,7 @@ from swarm.store.records import (
     SecretIdentity,
     SecretRecord,
     StepRecord,
+    TakenRun,
     WorkflowRecord,
 )
 from swarm.store.sql import (
@@ -50,8 +51,6 @@ from swarm.store.sql.rows import AGENTS, GRANTS, INVOCATIONS, SECRETS, WORKFLOWS
 
 T = TypeVar("T")
 
-FEW_STEPS = 32
-"""Steps of a run that are read at once; more are read off the event loop."""
 PURGED_RUNS_PER_COMMIT = 20
 """Runs deleted in one transaction, so that other writers get their turn in between."""
 
@@ -203,6 +202,11 @@ class SqlStore:
             lambda connection: journal.claim(connection, run_id, owner, expected_owner), 1
         )
 
+    async def take_runs(self, run_ids: Sequence[str], owner: str) -> list[TakenRun]:
+        return await self._writer.submit(
+            lambda connection: journal.take(connection, run_ids, owner), len(run_ids)
+        )
+
     async def commit(self, run_id: str, epoch: int, changes: RunChanges) -> None:
         await self._writer.commit(journal.Commit(run_id, epoch, journal.encode_changes(changes)))
 
@@ -238,9 +242,9 @@ class SqlStore:
 
     async def list_steps(self, run_id: str) -> list[StepRecord]:
         steps = await self._readers.look_up(
-            lambda connection: history.list_steps(connection, run_id, limit=FEW_STEPS + 1)
+            lambda connection: history.list_steps(connection, run_id, limit=journal.FEW_STEPS + 1)
         )
-        if len(steps) <= FEW_STEPS:
+        if len(steps) <= journal.FEW_STEPS:
             return steps
         return await self._readers.run(lambda connection: history.list_steps(connection, run_id))
 
