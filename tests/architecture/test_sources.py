@@ -36,6 +36,8 @@ LATE_LOADERS = {
     "src/swarm/sandbox/microvm/agent/handler.py": frozenset({"_load_guest", "_preload"}),
     # The catalog's packages have modules of the same names; each test loads those of one.
     "tests/integration/catalog/conftest.py": frozenset({"load_module"}),
+    # Commands of tests are forked from a process that has loaded what commands load late.
+    "tests/commands/forking.py": frozenset({"import_everything"}),
     # The hostile agent has one module for each kind of attack; its zygote weakens the product's.
     "tests/security/attacks/payloads/main.py": frozenset({"handler"}),
     "tests/security/attacks/weak_zygote/__main__.py": frozenset({"main"}),

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.commands.forked import forker
 from tests.conftest import stop_workers
 from tests.fleet.network import Machine
 
@@ -127,23 +128,16 @@ class Cluster:
 
     def run(self, *arguments: str) -> str:
         """Run a command to its end, which must be good; gives its standard output."""
-        return self._run(*arguments).stdout
+        return self._run(*arguments).stdout.decode()
 
     def run_all(self, *arguments: str) -> str:
         """As :meth:`run`, with what it printed on standard error."""
         result = self._run(*arguments)
-        return result.stdout + result.stderr
+        return (result.stdout + result.stderr).decode()
 
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        result = subprocess.run(
-            (sys.executable, "-P", "-m", "swarm", *arguments),
-            check=False,
-            capture_output=True,
-            text=True,
-            env=self._environment(None),
-            timeout=DEADLINE_SECONDS,
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        result = forker().run(arguments, b"", None, self._environment(None), DEADLINE_SECONDS)
+        assert result.returncode == 0, (result.stdout + result.stderr).decode()
         return result
 
     def read(self, *arguments: str) -> Any:

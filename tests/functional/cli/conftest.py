@@ -1,4 +1,9 @@
-"""The real `swarm` as a subprocess, with a home, on pipes or on a pseudo-terminal."""
+"""The real `swarm` as a subprocess, with a home, on pipes or on a pseudo-terminal.
+
+A command on pipes that is waited for is forked from a process that has imported everything; see
+``tests/commands``. With SWARM_TEST_SCALE=full each is started anew, as are always those on a
+terminal, those that are not waited for, and whatever the documentation shows.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +26,13 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import stop_workers
+from tests.commands.forked import forker
+from tests.conftest import SCALE, stop_workers
 
 DEADLINE_SECONDS = 60
+SWARM = (sys.executable, "-P", "-m", "swarm")
+_AT_START = ("PYTHON", "LC_", "LANG")
+"""Variables that begin so are read when Python starts."""
 
 PROBE = """\
 name: probe
@@ -115,7 +124,7 @@ class Cli:
 
     home: Path
     variables: dict[str, str] = field(default_factory=dict)
-    program: tuple[str, ...] = (sys.executable, "-P", "-m", "swarm")
+    program: tuple[str, ...] = SWARM
 
     def environment(self, variables: Mapping[str, str] | None = None) -> dict[str, str]:
         return {
@@ -134,16 +143,26 @@ class Cli:
         cwd: Path | None = None,
         **variables: str,
     ) -> Done:
-        done = subprocess.run(
-            [*self.program, *map(str, arguments)],
-            input=stdin,
-            cwd=cwd,
-            env=self.environment(variables),
-            capture_output=True,
-            timeout=DEADLINE_SECONDS,
-            check=False,
-        )
+        environment = self.environment(variables)
+        words = list(map(str, arguments))
+        if self._is_forked(variables):
+            done = forker().run(words, stdin, cwd, environment, DEADLINE_SECONDS)
+        else:
+            done = subprocess.run(
+                [*self.program, *words],
+                input=stdin,
+                cwd=cwd,
+                env=environment,
+                capture_output=True,
+                timeout=DEADLINE_SECONDS,
+                check=False,
+            )
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def _is_forked(self, variables: Mapping[str, str]) -> bool:
+        """Whether a command need not be started anew to mean the same."""
+        starts = any(name.startswith(_AT_START) for name in (*self.variables, *variables))
+        return self.program == SWARM and SCALE != "full" and not starts
 
     def ok(self, *arguments: str | Path, **options: Any) -> Done:
         done = self(*arguments, **options)
