@@ -17,7 +17,7 @@ from tests.conftest import SCALE
 from tests.contract.sandbox.calling import Caller
 from tests.integration.microvm import machines
 
-LEVELS = ["sandbox", "pool", "none"]
+LEVELS = ["sandbox", "pool", pytest.param("none", marks=pytest.mark.anyone)]
 if SCALE == "full":
     # Each test has a package of its own, for which a machine boots.
     LEVELS.append("microvm")

@@ -17,6 +17,7 @@ from tests.contract.sandbox.calling import RecordingServices
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+pytestmark = pytest.mark.anyone
 
 
 class World:
