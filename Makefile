@@ -22,10 +22,10 @@ run: setup ## Set up, then report on this checkout with the workflow repo-report
 	@$(BIN)/swarm run repo-report '{"path": "."}'
 
 test: setup-dev lint ## Everything that must pass: linters, types, layers and all tests
-	SWARM_TEST_WHEEL=1 $(BIN)/python -m pytest -n 2 $(PYTEST)
+	SWARM_TEST_WHEEL=1 $(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST)
 
 prove: setup-dev ## The tests with their full counts (slow), as a claim's evidence
-	SWARM_TEST_WHEEL=1 SWARM_TEST_SCALE=full $(BIN)/python -m pytest $(PYTEST)
+	@sh scripts/prove.sh $(BIN)/python $(PYTEST)
 
 test-deploy: setup-dev ## The deployment files with what checks them (linters, schemas, the chart rendered)
 	@$(BIN)/python scripts/deployment_tools.py

@@ -11,6 +11,7 @@ from tests.conftest import SCALE
 from tests.fleet.cluster import SwarmProcess, wait_until
 from tests.fleet.conftest import LEASE_SECONDS, Fleet, Ledger
 
+pytestmark = pytest.mark.alone
 AIM_SECONDS = 5.0
 """From a worker's loss to its run's next attempt elsewhere, with the lease of these tests."""
 HARD_LIMIT_SECONDS = 20.0

@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Scale
 from tests.recovery.kills.agents import write_agents
 from tests.recovery.kills.home import Home, wait_until
 from tests.recovery.kills.journal import query
 
+pytestmark = pytest.mark.alone
 AIM_SECONDS = 1.0
 HARD_LIMIT_SECONDS = 10.0
 """What the test allows on a machine that is busy with other tests; the median is printed."""

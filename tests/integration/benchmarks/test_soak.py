@@ -15,6 +15,7 @@ from tests.architecture.rules import ROOT
 from tests.conftest import Scale
 from tests.postgres.server import find_binaries
 
+pytestmark = pytest.mark.alone
 PROGRAM = ROOT / "benchmarks" / "soak.py"
 RATE = 20
 

@@ -26,6 +26,7 @@ from swarm.sandbox.ports import (
 from swarm.store.records import RunRecord, RunState
 from tests.conftest import Scale
 
+pytestmark = pytest.mark.alone
 FLAT_FACTOR = 2.5
 """Cost of a step of the larger run over that of the smaller: what grew with the number of steps
 would make it ten times as much."""

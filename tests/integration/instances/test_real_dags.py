@@ -112,6 +112,7 @@ async def test_an_instance_runs_in_sandboxes(
     check_figures(shown(run, settings), expected)
 
 
+@pytest.mark.alone
 async def test_the_cost_of_a_step_does_not_grow_with_the_dag(
     swarm: Swarm, tmp_path: Path, scale: CountScale
 ) -> None:

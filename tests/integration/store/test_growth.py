@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from swarm.kernel.clock import now_text
@@ -38,6 +39,7 @@ from tests.integration.store.long_history import (
     workflow_name,
 )
 
+pytestmark = pytest.mark.alone
 MAX_GROWTH = 1.3
 """The cost of a step beside a long history, as a multiple of that in an empty database."""
 MAX_READ_MS = 50

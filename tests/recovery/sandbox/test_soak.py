@@ -22,6 +22,7 @@ from tests.conftest import Scale
 from tests.contract.sandbox.calling import MEBIBYTE, Caller, limits
 from tests.contract.sandbox.groups import below, members
 
+pytestmark = pytest.mark.alone
 AT_ONCE = 4
 MOST_SANDBOXES = AT_ONCE + 8 + 2 * 2 + 2
 """Called, taken apart, ready for either request, being built ahead."""

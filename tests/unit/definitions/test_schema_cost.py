@@ -13,6 +13,8 @@ from swarm.definitions.schema_cost import MAX_PARTS, CostlySchema, check_cost
 from swarm.definitions.values import check_values, schema_fault
 from swarm.kernel.errors import InputError
 
+pytestmark = pytest.mark.alone
+
 
 def _doubled(levels: int) -> dict[str, Any]:
     """Each definition refers to the next one twice."""

@@ -16,6 +16,7 @@ from swarm.kernel.settings import MIB, Settings
 from tests.conftest import SCALE
 from tests.strategies.workflows import MANIFEST
 
+pytestmark = pytest.mark.alone
 STEPS = 10_000 if SCALE == "full" else 2_000
 SECONDS = 30.0
 """Of one processor. Five times what it takes on a slow machine; quadratic work takes minutes."""
