@@ -83,19 +83,26 @@ class Cluster:
     """Processes of Swarm over one database: the SQLite file of a home, or a PostgreSQL."""
 
     def __init__(
-        self, folder: Path, url: str | None = None, machine_url: str | None = None, **settings: str
+        self,
+        folder: Path,
+        url: str | None = None,
+        machine_url: str | None = None,
+        source: Path | None = None,
+        **settings: str,
     ) -> None:
         """
         Args:
             folder: where the home lies, and what the processes print.
             url: the database, as it is reached from here; None for the home's own.
             machine_url: the same, as it is reached from the machines.
+            source: where the package `swarm` that they run lies, if not the one under test.
             settings: variables of the environment.
         """
         self.home = folder / "home"
         self.url = url
         self._machine_url = machine_url
         self._folder = folder
+        self._source = source
         self._settings = settings
         self.processes: list[SwarmProcess] = []
 
@@ -135,10 +142,29 @@ class Cluster:
         result = self._run(*arguments)
         return (result.stdout + result.stderr).decode()
 
+    def tell(self) -> str:
+        """What all processes have printed."""
+        return "\n".join(process.text() for process in self.processes)
+
+    def fail(self, *arguments: str) -> str:
+        """Run a command that must fail; gives what it printed."""
+        result = self._execute(arguments)
+        assert result.returncode != 0, result.stdout.decode()
+        return (result.stdout + result.stderr).decode()
+
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        result = forker().run(arguments, b"", None, self._environment(None), DEADLINE_SECONDS)
+        result = self._execute(arguments)
         assert result.returncode == 0, (result.stdout + result.stderr).decode()
         return result
+
+    def _execute(self, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[bytes]:
+        environment = self._environment(None)
+        if self._source is None:
+            return forker().run(arguments, b"", None, environment, DEADLINE_SECONDS)
+        command = (sys.executable, "-P", "-m", "swarm", *arguments)
+        return subprocess.run(
+            command, check=False, capture_output=True, env=environment, timeout=DEADLINE_SECONDS
+        )
 
     def read(self, *arguments: str) -> Any:
         """What a command says with --json."""
@@ -148,7 +174,7 @@ class Cluster:
         kept = {name: text for name, text in os.environ.items() if not name.startswith("SWARM_")}
         kept |= {
             "SWARM_HOME": str(self.home),
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(self._source or ""), *sys.path))),
         }
         url = self.url if machine is None else self._machine_url
         if url is not None:

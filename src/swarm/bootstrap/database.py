@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal
 
 from msgspec import Struct
 
-from swarm.kernel.errors import InvalidError, NotFoundError, UnavailableError
+from swarm.dispatch.local_hosts import LocalHosts
+from swarm.dispatch.ports import HostInfo
+from swarm.kernel.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from swarm.kernel.home import Home
 from swarm.kernel.settings import Settings
 from swarm.store.ports import Store
 from swarm.store.sql.copying import TableCopy, Tell, copy_records
-from swarm.store.sql.schema import SchemaStatus
+from swarm.store.sql.schema import Refuse, SchemaStatus
 from swarm.store.sqlite import migration as sqlite_migration
 from swarm.store.sqlite.side import sqlite_side
 from swarm.store.sqlite.store import open_store
 
 POSTGRES = "swarm.store.postgres"
 Kind = Literal["sqlite", "postgresql"]
+NAMED_HOSTS = 5
+"""Processes in the way of an upgrade that a message names."""
 
 
 class DatabaseStatus(Struct, frozen=True):
@@ -45,7 +50,7 @@ async def open_database(home: Home, settings: Settings, **options: Any) -> Store
         UnavailableError: the database cannot be used, or PostgreSQL's driver is not installed.
     """
     if settings.database_url is None:
-        return await open_store(home.database, settings)
+        return await open_store(home.database, settings, refuse=_refuse_at_work(home))
     url = settings.database_url.get_secret_value()
     store: Store = await postgres_module("store").open_store(url, settings, **options)
     return store
@@ -69,15 +74,48 @@ async def migrate_database(home: Home, settings: Settings) -> DatabaseStatus:
     """Make the database's tables, or bring them to the version that this Swarm speaks.
 
     Raises:
-        UnavailableError: the database cannot be used, is of a newer version, or PostgreSQL's driver
-            is not installed.
+        ConflictError: processes of an older Swarm are at work that the upgrade would harm.
+        UnavailableError: the database cannot be used, is too new, or PostgreSQL's driver is not
+            installed.
     """
     if settings.database_url is None:
-        await (await open_store(home.database, settings)).close()
+        await (await open_database(home, settings)).close()
     else:
         url = settings.database_url.get_secret_value()
-        await asyncio.to_thread(postgres_module("migration").migrate, url, settings)
+        fleet = extra_module("swarm.dispatch.fleet.upgrade")
+
+        def refuse(oldest: int) -> None:
+            refuse_at_work(fleet.living_hosts(url), oldest)
+
+        migrate = postgres_module("migration").migrate
+        await asyncio.to_thread(migrate, url, settings, refuse=refuse)
+        await fleet.upgrade_fleet(url)
     return await database_status(home, settings)
+
+
+def refuse_at_work(hosts: Sequence[HostInfo], oldest: int) -> None:
+    """Refuse an upgrade that these hosts, of an older Swarm, cannot work with.
+
+    Raises:
+        ConflictError: there are some.
+    """
+    if not hosts:
+        return
+    which = [f"{one.role} {one.pid}{f' on {one.machine}' if one.machine else ''}" for one in hosts]
+    named = ", ".join(which[:NAMED_HOSTS]) + (", ..." if len(which) > NAMED_HOSTS else "")
+    raise ConflictError(
+        f"the upgrade needs Swarms that know version {oldest} of the database, and processes of an "
+        f"older one are at work: {named}",
+        remedy="stop them first (SIGTERM lets a worker's runs end, or be taken up again later), "
+        "then run `swarm db migrate`, and start the newer ones",
+    )
+
+
+def _refuse_at_work(home: Home) -> Refuse:
+    def refuse(oldest: int) -> None:
+        refuse_at_work(LocalHosts(home.hosts).list(), oldest)
+
+    return refuse
 
 
 async def copy_database(
@@ -125,11 +163,14 @@ async def copy_database(
 
     copying = asyncio.ensure_future(asyncio.to_thread(copy))
     try:
-        return await asyncio.shield(copying)
+        copied = await asyncio.shield(copying)
     except asyncio.CancelledError:
         stopped.set()
         await asyncio.wait([copying])
         raise
+    if to == "postgresql":
+        await extra_module("swarm.dispatch.fleet.upgrade").upgrade_fleet(url)
+    return copied
 
 
 def postgres_module(name: str) -> ModuleType:
@@ -152,11 +193,3 @@ def extra_module(name: str) -> ModuleType:
             "PostgreSQL's driver is not installed",
             remedy="install Swarm with the extra `postgres`: pip install 'swarm-runtime[postgres]'",
         ) from None
-
-
-def database_name(home: Home, settings: Settings) -> str:
-    """Where the database is, for people: no password, no parameters."""
-    if settings.database_url is None:
-        return str(home.database)
-    name: str = postgres_module("connection").place(settings.database_url.get_secret_value())
-    return name

@@ -11,6 +11,7 @@ from swarm.dispatch.local_peers import LocalPeers
 from swarm.dispatch.ports import Peers
 from swarm.kernel.home import Home
 from swarm.kernel.settings import Settings
+from swarm.store.records import RUN_FORMAT
 
 
 async def open_peers(
@@ -33,7 +34,7 @@ async def open_peers(
         return LocalPeers(LocalHosts(home.hosts), role)
     fleet = extra_module("swarm.dispatch.fleet.peers")
     options = fleet.FleetOptions(
-        url.get_secret_value(), role, __version__, labels, settings.lease_seconds
+        url.get_secret_value(), role, __version__, labels, settings.lease_seconds, RUN_FORMAT
     )
     peers: Any = fleet.FleetPeers(options)
     await peers.prepare()

@@ -10,14 +10,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from swarm.bootstrap.assembly import Swarm
+from msgspec.structs import replace
+
+from swarm.bootstrap.assembly import Swarm, open_swarm
+from swarm.bootstrap.database import Kind
 from swarm.bootstrap.marks import marked, marked_outside_runs
 from swarm.engine.trees import listed_artifacts
 from swarm.kernel.errors import InvalidError, NotFoundError, SwarmError
+from swarm.kernel.settings import Settings
 from swarm.store.artifacts import LocalArtifacts
 from swarm.store.ports import ArtifactStore
 from swarm.store.records import AgentRecord
 from swarm.store.shared.files import SharedFiles
+
+WITHOUT_BOUND_MB = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,23 @@ class Moved:
     artifacts: int
     missing: tuple[str, ...]
     """What is referred to and could not be had, a line for each."""
+
+
+async def move_files(settings: Settings, to: Kind) -> Moved:
+    """Move the files of a home whose records were copied ``to`` a database.
+
+    Args:
+        settings: ``database_url`` is the PostgreSQL, from which or to which they were copied.
+        to: where the records are to be used.
+
+    Raises:
+        RefusedError: one is larger than the database is to hold, and there is no bucket.
+        UnavailableError: what is shared cannot be read or written.
+    """
+    # What is brought into the home is to stay there, however much it is.
+    roomy = replace(settings, artifact_cache_mb=WITHOUT_BOUND_MB)
+    async with open_swarm(roomy, role="run") as swarm:
+        return await (publish_home(swarm) if to == "postgresql" else bring_home(swarm))
 
 
 async def publish_home(swarm: Swarm) -> Moved:

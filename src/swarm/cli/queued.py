@@ -16,7 +16,7 @@ async def queued_note(peers: Peers, run: RunRecord) -> str | None:
     """
     if run.status is not RunState.PENDING or run.owner is not None:
         return None
-    if not await peers.serves(Placement(run.id, run.priority, run.runs_on)):
+    if not await peers.serves(Placement(run.id, run.priority, run.runs_on, run.format_version)):
         if run.runs_on:
             which = f"worker with the {'label' if len(run.runs_on) == 1 else 'labels'} "
             which += ", ".join(run.runs_on)

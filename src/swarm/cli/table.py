@@ -74,7 +74,7 @@ SECRET = {
 DATABASE = {
     "backup": _command("database:backup", "Copy the database while it is in use."),
     "check": _command("database:check", "Check that the database is sound."),
-    "copy": _command("database:copy", "Copy all records between SQLite and PostgreSQL."),
+    "copy": _command("database_files:copy", "Copy a home between SQLite and PostgreSQL."),
     "fetch": _command("database_files:fetch", "Bring all files that other machines have."),
     "migrate": _command("database:migrate", "Make the tables, or bring them up to date."),
     "publish": _command("database_files:publish", "Have other machines find this home's files."),

@@ -28,6 +28,8 @@ class HostInfo:
     version: str = ""
     labels: tuple[str, ...] = ()
     """What it has that a run may ask for."""
+    format_version: int = 1
+    """It can drive runs of this format and of older ones."""
 
     @property
     def is_long_lived(self) -> bool:
@@ -51,6 +53,8 @@ class Placement:
     priority: int = 0
     runs_on: tuple[str, ...] = ()
     """Labels that the host must have."""
+    format_version: int = 1
+    """What the host must understand: this format or a newer one."""
 
 
 class RunRow(Protocol):
@@ -62,6 +66,8 @@ class RunRow(Protocol):
     def priority(self) -> int: ...
     @property
     def runs_on(self) -> tuple[str, ...]: ...
+    @property
+    def format_version(self) -> int: ...
     @property
     def parent_run_id(self) -> str | None: ...
     @property
@@ -83,6 +89,8 @@ class QueueInfo:
     waiting: int
     oldest_seconds: float
     """How long the oldest of them has waited."""
+    is_served: bool = True
+    """Whether a living worker takes runs from it."""
 
 
 @dataclass(frozen=True, slots=True)

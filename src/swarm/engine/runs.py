@@ -35,6 +35,7 @@ from swarm.kernel.settings import Settings
 from swarm.store.ports import ArtifactStore, Store
 from swarm.store.records import (
     NO_ITEM,
+    RUN_FORMAT,
     RunChanges,
     RunFilter,
     RunRecord,
@@ -167,6 +168,7 @@ class RunService(Runs):
 
     async def _place(self, runs: Sequence[RunRecord]) -> Sequence[RunRecord]:
         """Have runs that nobody drives taken up by others; those that are left to this process."""
+        runs = runs if self._peers.spreads else [run for run in runs if is_understood(run)]
         left = {each.run_id for each in await self._peers.place([placement(run) for run in runs])}
         return [run for run in runs if run.id in left]
 
@@ -277,6 +279,7 @@ class RunService(Runs):
             raise ConflictError(
                 f"run {run.id} has already succeeded", remedy="`swarm runs retry` starts it anew"
             )
+        refuse_newer(run)
         if not run.status.is_final:
             if not await self.adopt(run.id, forget_cancel=True):
                 raise ConflictError(
@@ -308,6 +311,8 @@ class RunService(Runs):
         run = await self.get(run_id)
         run = await self._store.request_cancel(run.id) or run
         while not run.status.is_final:
+            if run.owner is None and not self._peers.spreads:
+                refuse_newer(run)
             if self._driving.drives(run.id):
                 self._driving.cancel_here(run.id)
                 await self.wait(run.id)
@@ -435,7 +440,26 @@ class RunService(Runs):
 
 def placement(run: RunRecord) -> Placement:
     """The run, for a process that is to take it up."""
-    return Placement(run.id, run.priority, run.runs_on)
+    return Placement(run.id, run.priority, run.runs_on, run.format_version)
+
+
+def is_understood(run: RunRecord) -> bool:
+    """Whether this Swarm can drive the run."""
+    return run.format_version <= RUN_FORMAT
+
+
+def refuse_newer(run: RunRecord) -> None:
+    """Refuse to drive what only a newer Swarm understands.
+
+    Raises:
+        ConflictError: it is such a run.
+    """
+    if not is_understood(run):
+        raise ConflictError(
+            f"run {run.id} was recorded by a newer Swarm (format {run.format_version}); this one "
+            f"understands runs up to format {RUN_FORMAT}",
+            remedy="upgrade this Swarm, or leave the run to a newer worker",
+        )
 
 
 def foremost(runs: Sequence[RunRecord]) -> list[RunRecord]:

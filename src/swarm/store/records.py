@@ -19,6 +19,10 @@ NOT_HERE = "/dev/null"
 """Where the files of imported agents and workflows are said to lie: a folder that never is."""
 NO_ITEM = -1
 """``item_index`` of a step that is not expanded by ``for_each``."""
+RUN_FORMAT = 1
+"""What a Swarm must understand to drive a run: raised with each release whose workflows, or whose
+records of runs that are under way, an older Swarm would misread. A run takes the format of the
+newest Swarm that made or drove it, and none that knows only older ones takes it up."""
 StepKey: TypeAlias = tuple[str, int]
 """A step's id and item index: one step execution of a run."""
 
@@ -164,6 +168,8 @@ class RunRecord(Struct, frozen=True):
     """Host that drives it."""
     epoch: int = 0
     """Counts owners; a write that carries an older one does nothing."""
+    format_version: int = RUN_FORMAT
+    """See :data:`RUN_FORMAT`."""
     cancel_requested: bool = False
     origin_run_id: str | None = None
     """The run that this one retries, forks or replays."""

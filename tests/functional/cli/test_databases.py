@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +11,26 @@ from tests.bucket.server import BucketServer
 from tests.functional.cli.conftest import Cli
 from tests.postgres.server import PostgresServer
 
+LARGE = 100_000
+"""Characters that are kept as an artifact."""
 VARIABLE = "SWARM_DATABASE_URL"
 
 
 def test_a_home_moves_to_postgresql_and_back(
-    cli: Cli, make_agent: Callable[..., Path], postgres_url: str
+    cli: Cli,
+    make_agent: Callable[..., Path],
+    make_workflow: Callable[..., Path],
+    postgres_url: str,
+    tmp_path: Path,
 ) -> None:
     file = cli.home / "registry" / "registry.db"
     assert cli.ok("db", "status", "--json").json["version"] == 0
     assert not file.exists(), "status makes none"
     assert "up to date" in cli.ok("db", "migrate").out
     cli.ok("agent", "register", make_agent())
+    cli.ok("workflow", "register", make_workflow())
+    large = "x" * LARGE
+    run_id = cli.ok("run", "flow", json.dumps({"act": large}), "--json").json["id"]
     listed = cli.ok("agent", "list", "--json").json
 
     refused = cli("db", "copy", "--to", "postgresql")
@@ -33,14 +43,29 @@ def test_a_home_moves_to_postgresql_and_back(
     copied = cli.ok("db", "copy", "--to", "postgresql", "--json", **there).json
     rows = {one["table"]: one["rows"] for one in copied["tables"]}
     assert rows["agents"] == len(listed["agents"])
+    assert copied["files"]["packages"] == 1
+    assert copied["files"]["missing"] == []
     assert cli.ok("agent", "list", "--json", **there).json == listed
     assert cli("db", "copy", "--to", "postgresql", **there).code == 4
     assert cli("db", "copy", "--to", "sqlite", **there).code == 4
 
-    file.unlink()
-    back = cli.ok("db", "copy", "--to", "sqlite", "--json", **there).json
-    assert back["tables"] == copied["tables"]
-    assert cli.ok("agent", "list", "--json").json == listed
+    # A machine that has nothing of its own has all that the home had.
+    other = Cli(tmp_path / "other", cli.variables)
+    shown = other.ok("runs", "show", run_id, "--json", **there).json
+    assert shown["outputs"] == {"answer": large}
+    done = other.ok("run", "flow", json.dumps({"act": large}), "--json", **there).json
+    assert done["outputs"] == {"answer": large}
+
+    back = other.ok("db", "copy", "--to", "sqlite", "--json", **there).json
+    assert (back["files"]["packages"], back["files"]["missing"]) == (1, [])
+    assert other.ok("runs", "show", done["id"], "--json").json["outputs"] == {"answer": large}
+    assert other.ok("run", "flow", "--json").json["outputs"] == {"answer": "answer"}
+
+    digests = {one["table"]: one["digest"] for one in copied["tables"]}
+    after = {one["table"]: one for one in back["tables"]}
+    assert after["agents"]["digest"] == digests["agents"]
+    assert after["workflow_runs"]["rows"] == rows["workflow_runs"] + 1
+    assert other.ok("agent", "list", "--json").json == listed
 
 
 def test_a_backup_of_postgresql_can_be_restored(
@@ -117,7 +142,7 @@ def test_the_files_of_a_home_are_published_for_other_machines(
         "SWARM_ARTIFACT_SECRET_ACCESS_KEY": bucket_server.secret_access_key,
         "SWARM_ARTIFACT_INLINE_BYTES": "0",
     }
-    cli.ok("db", "copy", "--to", "postgresql", **there)
+    cli.ok("db", "copy", "--to", "postgresql", "--records-only", **there)
     other = Cli(tmp_path / "other", cli.variables)
     missing = other("run", "flow", "--json", **there)
     assert missing.code == 1

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 import pytest
+from psycopg import sql
 
-from swarm.dispatch.fleet.database import Asking
+from swarm.dispatch.fleet.database import Asking, connect
 from swarm.dispatch.fleet.peers import FleetOptions, FleetPeers
 from swarm.dispatch.fleet.queue import queue_of, queues_for
+from swarm.dispatch.fleet.schema import (
+    PROCRASTINATE,
+    VERSION,
+    history,
+    prepare,
+    procrastinate_schema,
+)
+from swarm.dispatch.fleet.upgrade import living_hosts, upgrade_fleet
 from swarm.dispatch.ports import Duties, Membership, Placement
 from swarm.kernel.errors import DatabaseError, InvalidError
 from swarm.kernel.json import JsonObject
@@ -255,3 +265,36 @@ def test_queues_have_names_that_can_be_notified() -> None:
     assert len(f"procrastinate_queue_v1#{long}".encode()) < 64
     with pytest.raises(InvalidError, match="8 labels"):
         queues_for([str(number) for number in range(9)])
+
+
+def test_runs_of_a_newer_format_lie_in_queues_of_their_own() -> None:
+    assert queue_of(["gpu"], 2) in queues_for(["gpu"], 2)
+    assert set(queues_for(["gpu"], 1)) == {"swarm", "swarm:gpu"}
+    assert set(queues_for(["gpu"], 2)) == {"swarm", "swarm:gpu", "swarm@2", "swarm@2:gpu"}
+    assert len(queue_of(["x" * 60], 12)) <= 40
+
+
+def test_another_release_of_procrastinate_needs_a_step_of_the_schema() -> None:
+    digest = hashlib.sha256(procrastinate_schema().encode()).hexdigest()
+    assert digest.startswith(PROCRASTINATE)
+    assert len(history()) == VERSION
+
+
+async def test_tables_of_another_version_are_refused_with_what_to_do(postgres_url: str) -> None:
+    asking = Asking(postgres_url)
+    await asking.rows("SELECT 1")
+    for change, remedy in (("version = 1", "swarm db migrate"), ("oldest = 9", "stop this Swarm")):
+        await asking.rows(f"UPDATE fleet_schema SET {change}")  # type: ignore[arg-type]
+        with pytest.raises(DatabaseError) as refused:
+            await Asking(postgres_url).rows("SELECT 1")
+        assert remedy in str(refused.value.remedy)
+    await asking.close()
+
+
+async def test_an_older_fleet_is_brought_up_to_date(postgres_url: str) -> None:
+    connection = await connect(postgres_url)
+    await connection.execute(sql.SQL(history()[0].script))
+    await upgrade_fleet(postgres_url)
+    await prepare(connection)
+    await connection.close()
+    assert living_hosts(postgres_url) == []

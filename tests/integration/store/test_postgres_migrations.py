@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from contextlib import closing
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 
-from swarm.kernel.errors import DatabaseError, InvalidError
+from swarm.kernel.errors import ConflictError, DatabaseError, InvalidError
 from swarm.kernel.settings import Settings
 from swarm.store.postgres import open_store
-from swarm.store.postgres.migration import MIGRATIONS, Migration, migrate, schema_status
+from swarm.store.postgres.migration import MIGRATIONS, migrate, schema_status
+from swarm.store.records import EventRecord
+from swarm.store.sql.schema import Migration
 
 NEXT = Migration(
     len(MIGRATIONS) + 1,
@@ -21,6 +25,15 @@ NEXT = Migration(
 BROKEN = Migration(
     len(MIGRATIONS) + 1, "broken", "CREATE TABLE more (n INT); ALTER TABLE none ADD COLUMN x TEXT;"
 )
+
+
+ADDED = Migration(
+    len(MIGRATIONS) + 1,
+    "more",
+    f"-- Works with Swarms that know version {len(MIGRATIONS)}\n"
+    "ALTER TABLE events ADD COLUMN sender TEXT NOT NULL DEFAULT '';",
+)
+EVENT = EventRecord("event_1", "paid", None, {}, "2030-01-01T00:00:00.000Z")
 
 
 def execute(url: str, statement: str) -> None:
@@ -64,6 +77,54 @@ async def test_an_older_database_is_upgraded_by_command_alone(
     await (await open_store(postgres_url, settings, migrations=newer)).close()
     with pytest.raises(DatabaseError, match="knows versions up to"):
         await open_store(postgres_url, settings)
+
+
+async def test_who_has_the_database_open_goes_on_if_the_upgrade_allows_it(
+    postgres_url: str, settings: Settings
+) -> None:
+    def refuse(oldest: int) -> None:
+        raise AssertionError("nobody is in the way")
+
+    older = await open_store(postgres_url, settings)
+    await older.add_event(EVENT)
+    assert await older.find_events("paid", None, "", 10, "default") == [EVENT]
+    newer = (*MIGRATIONS, ADDED)
+    await asyncio.to_thread(migrate, postgres_url, settings, migrations=newer, refuse=refuse)
+    await older.add_event(replace(EVENT, id="event_2"))
+    assert len(await older.find_events("paid", None, "", 10, "default")) == 2
+    await older.close()
+    await (await open_store(postgres_url, settings)).close()
+    assert schema_status(postgres_url, settings).fitness == "newer"
+
+
+async def test_who_has_the_database_open_is_refused_if_the_upgrade_does_not_allow_it(
+    postgres_url: str, settings: Settings
+) -> None:
+    older = await open_store(postgres_url, settings)
+    await older.add_event(EVENT)
+    assert await older.find_events("paid", None, "", 10, "default") == [EVENT]
+    asked: list[int] = []
+    await asyncio.to_thread(
+        migrate, postgres_url, settings, migrations=(*MIGRATIONS, NEXT), refuse=asked.append
+    )
+    assert asked == [NEXT.version]
+    needs = f"needs a Swarm that knows version {NEXT.version}"
+    with pytest.raises(DatabaseError, match=needs):
+        await older.add_event(replace(EVENT, id="event_2"))
+    with pytest.raises(DatabaseError, match=needs):
+        await older.find_events("paid", None, "", 10, "default")
+    await older.close()
+    assert schema_status(postgres_url, settings).fitness == "too new"
+
+
+def test_an_upgrade_that_is_refused_changes_nothing(postgres_url: str, settings: Settings) -> None:
+    def refuse(oldest: int) -> None:
+        raise ConflictError(f"not while they do not know {oldest}")
+
+    migrate(postgres_url, settings)
+    with pytest.raises(ConflictError, match=f"do not know {NEXT.version}"):
+        migrate(postgres_url, settings, migrations=(*MIGRATIONS, NEXT), refuse=refuse)
+    assert schema_status(postgres_url, settings).fitness == "current"
 
 
 def test_a_migration_that_fails_changes_nothing(postgres_url: str, settings: Settings) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from swarm.kernel.errors import DatabaseError
+from swarm.kernel.errors import ConflictError, DatabaseError
 from swarm.kernel.settings import Settings
-from swarm.store.records import RunFilter, RunState
+from swarm.store.records import EventRecord, RunFilter, RunState
+from swarm.store.sql.schema import Migration, load_migrations
 from swarm.store.sqlite import open_store
-from swarm.store.sqlite.migration import MIGRATIONS, Migration, load_migrations
+from swarm.store.sqlite.migration import MIGRATIONS, schema_status, statements
 
 AGENT_ROW = (
     "INSERT INTO agents (id, name, version, digest, path) "
@@ -34,6 +35,15 @@ NEXT = Migration(
 )
 BROKEN = Migration(NEXT.version, "broken", "CREATE TABLE half (x);\nDROP TABLE nowhere;\n")
 DANGLING = Migration(NEXT.version, "dangling", "UPDATE agents SET id = id || '_renamed';\n")
+
+
+ADDED = Migration(
+    NEXT.version,
+    "more",
+    f"-- Works with Swarms that know version {len(MIGRATIONS)}\n"
+    "ALTER TABLE events ADD COLUMN sender TEXT NOT NULL DEFAULT '';\n",
+)
+EVENT = EventRecord("event_1", "paid", None, {}, "2030-01-01T00:00:00.000Z")
 
 
 def versions(database: Path) -> list[int]:
@@ -183,6 +193,51 @@ async def test_a_newer_database_is_refused_untouched(database: Path, settings: S
     assert backups(database) == []
 
 
+async def test_who_has_the_database_open_goes_on_if_the_upgrade_allows_it(
+    database: Path, settings: Settings
+) -> None:
+    def refuse(oldest: int) -> None:
+        raise AssertionError("nobody is in the way")
+
+    older = await open_store(database, settings)
+    newer = await open_store(database, settings, migrations=[*MIGRATIONS, ADDED], refuse=refuse)
+    await older.add_event(EVENT)
+    assert await newer.find_events("paid", None, "", 10, "default") == [EVENT]
+    await older.close()
+    again = await open_store(database, settings)
+    await again.close()
+    await newer.close()
+    assert schema_status(database, settings).fitness == "newer"
+    assert versions(database)[-1] == ADDED.version
+
+
+async def test_who_has_the_database_open_is_refused_if_the_upgrade_does_not_allow_it(
+    database: Path, settings: Settings
+) -> None:
+    older = await open_store(database, settings)
+    await older.add_event(EVENT)
+    newer = await open_store(database, settings, migrations=[*MIGRATIONS, NEXT])
+    with pytest.raises(DatabaseError, match=f"needs a Swarm that knows version {NEXT.version}"):
+        await older.add_event(replace(EVENT, id="event_2"))
+    assert await newer.find_events("paid", None, "", 10, "default") == [EVENT]
+    await older.close()
+    await newer.close()
+    assert schema_status(database, settings).fitness == "too new"
+
+
+async def test_an_upgrade_that_older_ones_cannot_work_with_may_be_refused(
+    database: Path, settings: Settings
+) -> None:
+    def refuse(oldest: int) -> None:
+        raise ConflictError(f"not while they do not know {oldest}")
+
+    await (await open_store(database, settings)).close()
+    with pytest.raises(ConflictError, match=f"do not know {NEXT.version}"):
+        await open_store(database, settings, migrations=[*MIGRATIONS, NEXT], refuse=refuse)
+    assert versions(database)[-1] == len(MIGRATIONS)
+    assert backups(database) == []
+
+
 def test_migrations_are_numbered_without_gaps(tmp_path: Path) -> None:
     (tmp_path / "0001_one.sql").write_text("CREATE TABLE a (x);\n")
     (tmp_path / "0003_three.sql").write_text("CREATE TABLE b (x);\n")
@@ -192,8 +247,8 @@ def test_migrations_are_numbered_without_gaps(tmp_path: Path) -> None:
 
 
 def test_statements_are_told_apart() -> None:
-    statements = list(NEXT.statements())
-    assert len(statements) == 2
-    assert statements[1].rstrip().endswith("END;")
+    told_apart = list(statements(NEXT))
+    assert len(told_apart) == 2
+    assert told_apart[1].rstrip().endswith("END;")
     with pytest.raises(ValueError, match="middle of a statement"):
-        list(Migration(1, "cut", "CREATE TABLE a (\n").statements())
+        list(statements(Migration(1, "cut", "CREATE TABLE a (\n")))

@@ -1,4 +1,4 @@
-"""``swarm db backup|check|copy|migrate|status``"""
+"""``swarm db backup|check|migrate|status``"""
 
 from __future__ import annotations
 
@@ -6,20 +6,13 @@ from pathlib import Path
 
 import click
 
-from swarm.bootstrap.database import (
-    DatabaseStatus,
-    Kind,
-    copy_database,
-    database_status,
-    migrate_database,
-)
+from swarm.bootstrap.database import DatabaseStatus, database_status, migrate_database
 from swarm.cli.context import asynchronous, read_settings, reading
 from swarm.cli.copying import telling
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import print_json, print_lines
-from swarm.cli.render.tables import table
 from swarm.cli.render.values import size
-from swarm.cli.terminal import clean, stdout
+from swarm.cli.terminal import clean
 from swarm.kernel.errors import ExitCode
 from swarm.kernel.home import Home
 
@@ -86,8 +79,8 @@ async def migrate(options: Globals) -> None:
     """Make the database's tables, or bring them up to date.
 
     An SQLite database is also made and upgraded by whatever opens it first, and a copy of it is
-    kept. PostgreSQL is upgraded by this command alone: end the processes of the older Swarm first,
-    and make a backup.
+    kept. PostgreSQL is upgraded by this command alone; make a backup first. Workers of the older
+    Swarm go on meanwhile where the upgrade allows it; else it is refused while they are at work.
     """
     settings = read_settings(options)
     home = Home(settings.home)
@@ -95,53 +88,6 @@ async def migrate(options: Globals) -> None:
     async with telling("migrating"):
         found = await migrate_database(home, settings)
     _print_status(options, found)
-
-
-@click.command("copy", cls=SwarmCommand)
-@click.option(
-    "--to",
-    "target",
-    type=click.Choice(("postgresql", "sqlite")),
-    required=True,
-    help="Where the records go; they come from the other.",
-)
-@pass_globals
-@asynchronous
-async def copy(options: Globals, target: Kind) -> None:
-    """Copy all records between the home's SQLite file and PostgreSQL.
-
-    PostgreSQL is the one that SWARM_DATABASE_URL names. The target must hold no records; stop
-    every worker and server first. Of each table, rows are counted and digests compared before the
-    copy is committed. The source is not changed. Artifacts and packages are files: they stay where
-    they are. Before the first run on PostgreSQL, `swarm db publish` has other machines find them;
-    before the way back, `swarm db fetch` brings them.
-    """
-    settings = read_settings(options)
-    home = Home(settings.home)
-    home.create()
-    progress = CountedRows()
-    async with telling("copying", progress):
-        place, tables = await copy_database(home, settings, target, progress.set)
-    if options.json:
-        rows = [{"table": one.table, "rows": one.rows, "digest": one.digest} for one in tables]
-        print_json({"target": place, "tables": rows})
-        return
-    lines = [[one.table, f"{one.rows:,}", one.digest] for one in tables]
-    print_lines(table(stdout(), ["TABLE", "ROWS", "DIGEST"], lines))
-    print_lines([f"all of it is in {clean(place)}, as it was"])
-
-
-class CountedRows:
-    """How far a copy has come, as text."""
-
-    def __init__(self) -> None:
-        self._text = ""
-
-    def set(self, table_name: str, done: int, total: int) -> None:
-        self._text = f"{table_name}: {done:,} of {total:,} rows"
-
-    def __str__(self) -> str:
-        return self._text
 
 
 def _print_status(options: Globals, found: DatabaseStatus) -> None:
@@ -157,13 +103,17 @@ def _print_status(options: Globals, found: DatabaseStatus) -> None:
                 "database": found.place,
                 "version": schema.version,
                 "known": schema.known,
+                "oldest": schema.oldest,
                 "applied": applied,
             }
         )
         return
-    state = "is up to date"
-    if not schema.version:
-        state = "has no tables yet; `swarm db migrate` makes them"
-    elif not schema.is_current:
-        state = f"is older than this Swarm (version {schema.known}): run `swarm db migrate`"
-    print_lines([f"{clean(found.place)}: version {schema.version}, {state}"])
+    states = {
+        "new": "has no tables yet; `swarm db migrate` makes them",
+        "older": f"is older than this Swarm (version {schema.known}): run `swarm db migrate`",
+        "current": "is up to date",
+        "newer": f"is newer than this Swarm (version {schema.known}), which may go on using it",
+        "too new": f"needs a Swarm that knows version {schema.oldest}: this one knows "
+        f"{schema.known}, and cannot use it",
+    }
+    print_lines([f"{clean(found.place)}: version {schema.version}, {states[schema.fitness]}"])

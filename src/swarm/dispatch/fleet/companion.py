@@ -22,7 +22,11 @@ class FleetCompanion:
 
     def created(self, connection: Executing, runs: Sequence[RunRow]) -> None:
         """Enqueue the runs that were recorded."""
-        placed = [Placement(run.id, run.priority, run.runs_on) for run in runs if is_spread(run)]
+        placed = [
+            Placement(run.id, run.priority, run.runs_on, run.format_version)
+            for run in runs
+            if is_spread(run)
+        ]
         if placed:
             connection.execute(_ENQUEUE, enqueue_values(placed))
 

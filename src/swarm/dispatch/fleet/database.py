@@ -99,14 +99,22 @@ class Asking:
         async with self._turn:
             try:
                 if self._connection is None or self._connection.closed:
-                    self._connection = await connect(self._url)
-                    await prepare(self._connection)
+                    self._connection = await self._connected()
                 cursor = await self._connection.execute(query, values)
                 return await cursor.fetchall() if cursor.description else []
             except psycopg.Error as error:
                 if self._connection is not None and self._connection.closed:
                     self._connection = None
                 raise unreachable(error) from error
+
+    async def _connected(self) -> AsyncConnection[Any]:
+        connection = await connect(self._url)
+        try:
+            await prepare(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
     def _cut(self) -> None:
         if self._connection is not None:

@@ -45,6 +45,8 @@ class NodeOptions(Protocol):
     @property
     def labels(self) -> tuple[str, ...]: ...
     @property
+    def format_version(self) -> int: ...
+    @property
     def lease_seconds(self) -> float: ...
 
 
@@ -53,7 +55,7 @@ class Node:
 
     def __init__(self, options: NodeOptions, asking: Asking, registry: Registry) -> None:
         self.id = new_id("host")
-        self.queues = queues_for(options.labels)
+        self.queues = queues_for(options.labels, options.format_version)
         self.census: Census | None = None
         """What the latest heartbeat found."""
         self._options = options
@@ -102,7 +104,12 @@ class Node:
         options = self._options
         try:
             await self._registry.register(
-                self.id, CLIENT, options.version, options.labels, options.lease_seconds
+                self.id,
+                CLIENT,
+                options.version,
+                options.labels,
+                options.format_version,
+                options.lease_seconds,
             )
         except BaseException:
             await self._listening.close()

@@ -22,7 +22,7 @@ from swarm.dispatch.calls import PeerCalls, answering
 from swarm.dispatch.connection import HostConnection
 from swarm.dispatch.fleet.database import Asking
 from swarm.dispatch.fleet.node import CLIENT, Node
-from swarm.dispatch.fleet.queue import ENQUEUE, QUEUES, TAKE, enqueue_values
+from swarm.dispatch.fleet.queue import ENQUEUE, QUEUES, TAKE, enqueue_values, queues_for
 from swarm.dispatch.fleet.registry import Census, Registry
 from swarm.dispatch.ports import (
     LONG_LIVED,
@@ -57,6 +57,8 @@ class FleetOptions:
     version: str
     labels: tuple[str, ...] = ()
     lease_seconds: float = 20.0
+    format_version: int = 1
+    """The newest format of runs that this Swarm understands."""
 
 
 class FleetPeers:
@@ -253,7 +255,8 @@ class FleetPeers:
         """Those that this process is to drive: there is no worker that could, and it can."""
         if self.is_long_lived and self.is_host:
             return []
-        mine = [run for run in runs if set(run.runs_on) <= set(self._options.labels)]
+        options = self._options
+        mine = [run for run in runs if _can_drive(run, options.labels, options.format_version)]
         if mine and (census := self._remembered()) is not None:
             mine = unserved(mine, census)
         if mine:  # a worker may have come since
@@ -273,8 +276,10 @@ class FleetPeers:
         return not unserved([run], await self._census())
 
     async def queues(self) -> list[QueueInfo]:
+        workers = [host for host in (await self._census()).living if host.is_long_lived]
+        served = {name for host in workers for name in queues_for(host.labels, host.format_version)}
         return [
-            QueueInfo(str(name), int(waiting), float(oldest))
+            QueueInfo(str(name), int(waiting), float(oldest), name in served)
             for name, waiting, oldest in await self._asking.rows(QUEUES)
         ]
 
@@ -380,6 +385,10 @@ class FleetPeers:
 
 
 def unserved(runs: Sequence[Placement], census: Census) -> list[Placement]:
-    """The runs that no living worker has the labels for."""
-    workers = [set(host.labels) for host in census.living if host.is_long_lived]
-    return [run for run in runs if not any(set(run.runs_on) <= labels for labels in workers)]
+    """The runs that no living worker has the labels for, or none understands."""
+    workers = {(host.labels, host.format_version) for host in census.living if host.is_long_lived}
+    return [run for run in runs if not any(_can_drive(run, *worker) for worker in workers)]
+
+
+def _can_drive(run: Placement, labels: tuple[str, ...], format_version: int) -> bool:
+    return set(run.runs_on) <= set(labels) and run.format_version <= format_version

@@ -1,6 +1,7 @@
 """The queue of runs that nobody drives: jobs of Procrastinate, each a hint to look at one run.
 
-A job names a run and waits in the queue of the labels that the run asks for. A host takes it out
+A job names a run and waits in the queue of the labels that the run asks for, and of its format: a
+worker of an older Swarm, which does not understand it, takes none from there. A host takes it out
 and tries to claim the run: who drives a run is decided by the run's own row. So a job may be lost
 with the host that has just taken it (the sweep makes another) or be there twice (the second finds
 the run taken).
@@ -56,19 +57,20 @@ WHERE job.status = 'todo' GROUP BY job.queue_name ORDER BY job.queue_name
 """
 
 
-def queue_of(labels: Iterable[str]) -> str:
-    """The queue of runs that ask for exactly these labels."""
+def queue_of(labels: Iterable[str], format_version: int = 1) -> str:
+    """The queue of runs of this format that ask for exactly these labels."""
     ordered = sorted(set(labels))
+    base = "swarm" if format_version == 1 else f"swarm@{format_version}"
     if not ordered:
-        return "swarm"
-    name = "swarm:" + "+".join(ordered)
+        return base
+    name = f"{base}:" + "+".join(ordered)
     if len(name.encode()) <= _MAX_QUEUE_NAME:
         return name
-    return "swarm:#" + hashlib.sha256(name.encode()).hexdigest()[:32]
+    return f"{base}:#" + hashlib.sha256(name.encode()).hexdigest()[:24]
 
 
-def queues_for(labels: Iterable[str]) -> list[str]:
-    """The queues of all runs that a host with these labels can drive.
+def queues_for(labels: Iterable[str], format_version: int = 1) -> list[str]:
+    """The queues of all runs that a host with these labels can drive, up to this format.
 
     Raises:
         InvalidError: there are too many labels.
@@ -79,8 +81,8 @@ def queues_for(labels: Iterable[str]) -> list[str]:
             f"a host may have {MAX_LABELS} labels; these are {len(ordered)}",
             remedy="start another worker for some of them",
         )
-    sets = (some for count in range(len(ordered) + 1) for some in combinations(ordered, count))
-    return [queue_of(some) for some in sets]
+    sets = [some for count in range(len(ordered) + 1) for some in combinations(ordered, count)]
+    return [queue_of(some, number) for number in range(1, format_version + 1) for some in sets]
 
 
 def enqueue_values(runs: Sequence[Placement]) -> tuple[list[Any], list[Any], list[Any]]:
@@ -88,6 +90,6 @@ def enqueue_values(runs: Sequence[Placement]) -> tuple[list[Any], list[Any], lis
     once = {run.run_id: run for run in runs}.values()
     return (
         [run.run_id for run in once],
-        [queue_of(run.runs_on) for run in once],
+        [queue_of(run.runs_on, run.format_version) for run in once],
         [run.priority for run in once],
     )

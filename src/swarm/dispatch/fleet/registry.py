@@ -21,8 +21,9 @@ _ALIVE: Final[LiteralString] = (
     "worker.last_heartbeat >= now() - make_interval(secs => host.lease_seconds)"
 )
 _REGISTER: Final[LiteralString] = """
-INSERT INTO fleet_hosts (id, worker_id, role, machine, pid, version, labels, lease_seconds)
-SELECT %s, worker_id, %s, %s, %s, %s, %s::text[], %s FROM procrastinate_register_worker_v1()
+INSERT INTO fleet_hosts
+    (id, worker_id, role, machine, pid, version, labels, format_version, lease_seconds)
+SELECT %s, worker_id, %s, %s, %s, %s, %s::text[], %s, %s FROM procrastinate_register_worker_v1()
 """
 _BEAT: Final[LiteralString] = f"""
 WITH beat AS (
@@ -32,13 +33,14 @@ WITH beat AS (
     RETURNING host.id
 )
 SELECT host.id, host.role, host.pid, host.machine, host.version, host.labels,
-       {_ALIVE} OR host.id IN (SELECT id FROM beat),
+       host.format_version, {_ALIVE} OR host.id IN (SELECT id FROM beat),
        EXISTS (SELECT 1 FROM beat)
 FROM fleet_hosts AS host JOIN procrastinate_workers AS worker ON worker.id = host.worker_id
 ORDER BY host.id
 """
 _LIST: Final[LiteralString] = f"""
-SELECT host.id, host.role, host.pid, host.machine, host.version, host.labels, {_ALIVE}, TRUE
+SELECT host.id, host.role, host.pid, host.machine, host.version, host.labels,
+       host.format_version, {_ALIVE}, TRUE
 FROM fleet_hosts AS host JOIN procrastinate_workers AS worker ON worker.id = host.worker_id
 ORDER BY host.id
 """
@@ -57,12 +59,12 @@ class Census:
     """What a heartbeat found."""
 
     def __init__(self, rows: list[tuple[Any, ...]], own: str | None = None) -> None:
-        hosts = [(_info(row), bool(row[6])) for row in rows]
+        hosts = [(_info(row), bool(row[7])) for row in rows]
         self.living = [info for info, alive in hosts if alive]
         """Oldest first, this process included."""
         self.dead = [info for info, alive in hosts if not alive]
         """Those whose lease has run out and that nobody has cleared away yet."""
-        self.is_renewed = own is not None and any(row[0] == own and row[7] for row in rows)
+        self.is_renewed = own is not None and any(row[0] == own and row[8] for row in rows)
         """Whether this process's own lease was renewed."""
 
 
@@ -73,10 +75,17 @@ class Registry:
         self._asking = asking
 
     async def register(
-        self, host_id: str, role: str, version: str, labels: tuple[str, ...], lease: float
+        self,
+        host_id: str,
+        role: str,
+        version: str,
+        labels: tuple[str, ...],
+        format_version: int,
+        lease: float,
     ) -> None:
         """Write this process in."""
-        values = (host_id, role, socket.gethostname(), os.getpid(), version, list(labels), lease)
+        who = (host_id, role, socket.gethostname(), os.getpid(), version)
+        values = (*who, list(labels), format_version, lease)
         await self._asking.rows(_REGISTER, values)
 
     async def set_role(self, host_id: str, role: str) -> None:
@@ -98,5 +107,5 @@ class Registry:
 
 
 def _info(row: tuple[Any, ...]) -> HostInfo:
-    host_id, role, pid, machine, version, labels = row[:6]
-    return HostInfo(host_id, role, pid, machine, version, tuple(labels))
+    host_id, role, pid, machine, version, labels, format_version = row[:7]
+    return HostInfo(host_id, role, pid, machine, version, tuple(labels), format_version)

@@ -45,6 +45,7 @@ from swarm.store.postgres.failures import (
     may_succeed_again,
 )
 from swarm.store.postgres.journal import commit_all
+from swarm.store.postgres.migration import MIGRATIONS, check_version
 from swarm.store.records import RunRecord
 from swarm.store.sql.connection import Connection
 from swarm.store.sql.journal import Commit
@@ -124,12 +125,18 @@ class Session:
     """A connection that writes, opened when it is needed; used by one thread."""
 
     def __init__(
-        self, url: str, settings: Settings, failures: Failures, companions: Sequence[Companion] = ()
+        self,
+        url: str,
+        settings: Settings,
+        failures: Failures,
+        companions: Sequence[Companion] = (),
+        known: int = len(MIGRATIONS),
     ) -> None:
         self._url = url
         self._settings = settings
         self._failures = failures
         self._companions = companions
+        self._known = known
         self._raw: Raw | None = None
         self._name = ""
         self._lock_seconds = settings.database_timeout_seconds
@@ -283,7 +290,7 @@ class Session:
         """The connection, opened again and again for a time where the server is away.
 
         Raises:
-            DatabaseError: it stays away.
+            DatabaseError: it stays away, or was upgraded beyond what this Swarm knows.
         """
         if self._raw is not None and not self._raw.closed:
             return self._raw
@@ -307,6 +314,7 @@ class Session:
                 raw.execute("SELECT set_config('application_name', $1, false)", [self._name])
                 # Plans are kept: one made for an empty table must serve a full one.
                 raw.execute("SET enable_seqscan = off")
+            check_version(raw, self._failures, self._known)
             raw.commit()
         except BaseException:
             raw.close()

@@ -89,16 +89,19 @@ class Failures:
             "look before you do it again: it may have been recorded",
         )
 
-    def newer(self, found: int, known: int) -> DatabaseError:
+    def newer(self, found: int, known: int, oldest: int) -> DatabaseError:
         return self._database(
-            f"the database is of version {found}, and this Swarm knows versions up to {known}",
-            "use a Swarm as new as the one that upgraded it",
+            f"the database is of version {found}, which needs a Swarm that knows version {oldest}; "
+            f"this Swarm knows versions up to {known}",
+            "stop this Swarm and install one as new as the one that upgraded the database; what "
+            "it was driving is recorded, and goes on there",
         )
 
     def older(self, found: int, known: int) -> DatabaseError:
         return self._database(
             f"the database is of version {found}, and this Swarm needs version {known}",
-            "run `swarm db migrate` once all processes of the older Swarm have ended",
+            "run `swarm db migrate`: it says whether the older Swarms may go on meanwhile, or "
+            "are to be stopped first",
         )
 
     def foreign(self) -> DatabaseError:

@@ -84,6 +84,7 @@ _NUMBERS: Final = frozenset(
         "cancel_requested",
         "concurrency_limit",
         "depth",
+        "format_version",
         "parent_item_index",
         "priority",
         "total_api_tokens",

@@ -24,6 +24,7 @@ from swarm.store.postgres.connection import (
     is_pooled,
 )
 from swarm.store.postgres.failures import FAILURES, Failures, is_loss
+from swarm.store.postgres.migration import MIGRATIONS, check_version
 from swarm.store.sql.connection import Connection
 
 T = TypeVar("T")
@@ -32,10 +33,13 @@ T = TypeVar("T")
 class Readers:
     """A few threads, each with a connection of its own, opened when first needed."""
 
-    def __init__(self, url: str, settings: Settings, failures: Failures) -> None:
+    def __init__(
+        self, url: str, settings: Settings, failures: Failures, known: int = len(MIGRATIONS)
+    ) -> None:
         self._url = url
         self._settings = settings
         self._failures = failures
+        self._known = known
         self._threads = ThreadPoolExecutor(
             settings.database_readers, thread_name_prefix="swarm-store-reader"
         )
@@ -90,6 +94,11 @@ class Readers:
 
     def _connect(self) -> Raw:
         raw = connect(self._url, self._settings, writes=False)
-        if is_pooled(raw):
-            raw.prepare_threshold = None
+        try:
+            if is_pooled(raw):
+                raw.prepare_threshold = None
+            check_version(raw, self._failures, self._known)
+        except BaseException:
+            raw.close()
+            raise
         return raw

@@ -13,7 +13,7 @@ from swarm.store.postgres.batches import Recorded, Session
 from swarm.store.postgres.companion import Companion
 from swarm.store.postgres.connection import place
 from swarm.store.postgres.failures import Failures
-from swarm.store.postgres.migration import MIGRATIONS, Migration, migrate
+from swarm.store.postgres.migration import MIGRATIONS, migrate
 from swarm.store.postgres.readers import Readers
 from swarm.store.postgres.writer import Writer
 from swarm.store.records import (
@@ -28,6 +28,7 @@ from swarm.store.records import (
 from swarm.store.sql import creation, inbox, journal, secrets, waits
 from swarm.store.sql.connection import Connection
 from swarm.store.sql.rows import RUNS, SECRETS
+from swarm.store.sql.schema import Migration
 from swarm.store.sql.store import SqlStore, stamped_secrets
 
 
@@ -55,9 +56,10 @@ async def open_store(
     await asyncio.to_thread(migrate, url, settings, upgrade=False, migrations=migrations)
     failures = Failures(place(url))
     sessions = [
-        Session(url, settings, failures, companions) for _ in range(settings.database_writers)
+        Session(url, settings, failures, companions, len(migrations))
+        for _ in range(settings.database_writers)
     ]
-    readers = Readers(url, settings, failures)
+    readers = Readers(url, settings, failures, len(migrations))
     copies = DatabaseBackups(url, settings, failures, readers)
     return PostgresStore(Writer(sessions, failures), readers, copies, companions)
 

@@ -12,7 +12,14 @@ from msgspec.structs import replace
 
 from swarm.kernel.errors import InvalidError, OwnershipLost, RefusedError
 from swarm.kernel.json import JsonObject
-from swarm.store.records import RunChanges, RunRecord, StepKey, StepRecord, TakenRun
+from swarm.store.records import (
+    RUN_FORMAT,
+    RunChanges,
+    RunRecord,
+    StepKey,
+    StepRecord,
+    TakenRun,
+)
 from swarm.store.sql import consequences
 from swarm.store.sql.connection import Connection, Row, Value
 from swarm.store.sql.consequences import Consequences
@@ -29,15 +36,17 @@ _CLAIMED = (
 )
 """How many of the places for runs with this run's key are taken by others."""
 CLAIM = (
-    "UPDATE workflow_runs AS run SET owner = ?, epoch = epoch + 1, wake_at = NULL "
-    f"WHERE id = ? AND owner IS ? AND status NOT IN {_FINAL} "
+    "UPDATE workflow_runs AS run SET owner = ?, epoch = epoch + 1, wake_at = NULL, "
+    f"format_version = {RUN_FORMAT} WHERE id = ? AND owner IS ? "
+    f"AND format_version <= {RUN_FORMAT} AND status NOT IN {_FINAL} "
     "AND (status <> 'pending' OR cancel_requested = 1 OR concurrency_key IS NULL "
     f"OR concurrency_limit IS NULL OR {_CLAIMED} < concurrency_limit) "
     f"RETURNING {RUNS.column_list}"
 )
 _TAKE = (
-    "UPDATE workflow_runs SET owner = ?, epoch = epoch + 1, wake_at = NULL "
-    f"WHERE owner IS NULL AND status NOT IN {_FINAL} AND (status <> 'pending' "
+    "UPDATE workflow_runs SET owner = ?, epoch = epoch + 1, wake_at = NULL, "
+    f"format_version = {RUN_FORMAT} WHERE owner IS NULL AND format_version <= {RUN_FORMAT} "
+    f"AND status NOT IN {_FINAL} AND (status <> 'pending' "
     "OR cancel_requested = 1 OR concurrency_key IS NULL OR concurrency_limit IS NULL) AND id "
 )
 TAKE = f"{_TAKE} = ANY(?) RETURNING {RUNS.column_list}"
@@ -208,7 +217,8 @@ def reopen(
     """Take the run up again; ``steps`` are those that change, whose answers are forgotten."""
     reopened = connection.execute(
         f"UPDATE workflow_runs SET {changes.assignments}, status = 'running', owner = ?, "
-        f"epoch = epoch + 1 WHERE id = ? AND status IN {_FINAL} AND imported_at IS NULL",
+        f"epoch = epoch + 1, format_version = {RUN_FORMAT} WHERE id = ? AND status IN {_FINAL} "
+        f"AND format_version <= {RUN_FORMAT} AND imported_at IS NULL",
         (*changes.values, owner, run_id),
     )
     if not reopened.rowcount:

@@ -19,6 +19,7 @@ from swarm.kernel.errors import SwarmError
 from swarm.store.sql.journal import Commit, commit_all
 from swarm.store.sqlite.failures import Failures
 from swarm.store.sqlite.log_space import LogSpace
+from swarm.store.sqlite.migration import is_too_new
 from swarm.store.sqlite.turns import Turns
 
 T = TypeVar("T")
@@ -48,6 +49,8 @@ class Session:
     failures: Failures
     log_space: LogSpace | None
     """None where no commit waits for the disk."""
+    known: int
+    """The version of the schema that this Swarm speaks."""
 
     def close(self) -> None:
         self.connection.close()
@@ -58,14 +61,21 @@ class Session:
     def try_begin(self) -> bool:
         """Begin a transaction if nobody is in the way; whether it has begun."""
         try:
-            return self.turns.try_begin(self.connection)
+            if not self.turns.try_begin(self.connection):
+                return False
+            if is_too_new(self.connection, self.known):
+                self._roll_back()
+                return False
         except FAILURES:
             return False  # :meth:`write` meets it again, and tells it
+        return True
 
     def write(self, batch: Sequence[Entry]) -> list[Outcome]:
         """Run a batch, waiting for whatever is in the way."""
         try:
             self.turns.begin(self.connection)
+            if is_too_new(self.connection, self.known):
+                return self._outdated(batch)
         except FAILURES as error:
             return self._failed(batch, error)
         try:
@@ -86,12 +96,24 @@ class Session:
 
     def undo(self, batch: Sequence[Entry], error: Failure) -> list[Outcome]:
         """Roll back, and run each operation alone if there are several."""
-        if self.connection.in_transaction:
-            self.connection.execute("ROLLBACK")
-            self.turns.tell()
+        self._roll_back()
         if len(batch) == 1:
             return self._failed(batch, error)
         return [outcome for entry in batch for outcome in self.write([entry])]
+
+    def _roll_back(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+            self.turns.tell()
+
+    def _outdated(self, batch: Sequence[Entry]) -> list[Outcome]:
+        """The database was upgraded while this Swarm had it open: it may write no more."""
+        oldest, version = self.connection.execute(
+            "SELECT user_version, max(version) FROM pragma_user_version, schema_migrations"
+        ).fetchone()
+        self._roll_back()
+        error = self.failures.newer(int(version), self.known, int(oldest))
+        return [(entry.future, None, error) for entry in batch]
 
     def _failed(self, batch: Sequence[Entry], error: Failure) -> list[Outcome]:
         return [(entry.future, None, self.failures.explain(error)) for entry in batch]

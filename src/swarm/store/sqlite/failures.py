@@ -108,9 +108,10 @@ class Failures:
             remedy="make the folder, or set SWARM_HOME to one that you may read and write",
         )
 
-    def newer(self, found: int, known: int) -> DatabaseError:
+    def newer(self, found: int, known: int, oldest: int) -> DatabaseError:
         return self._database(
-            f"the database is of version {found}, and this Swarm knows versions up to {known}",
+            f"the database is of version {found}, which needs a Swarm that knows version {oldest}; "
+            f"this Swarm knows versions up to {known}",
             f"use a newer Swarm, or put back a backup ({self.path.name}.backup-*) of version "
             f"{known} or older",
         )

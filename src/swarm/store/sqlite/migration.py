@@ -6,6 +6,11 @@ lock is held from before the copy to the end of the first migration, so that the
 
 A folder lock keeps processes that open one new database at once apart: switching a file to WAL
 answers "locked" at once, without waiting, while another connection is at it.
+
+Processes that have the file open go on if the migrations allow it
+(:mod:`swarm.store.sql.schema`). If not, the upgrade is refused while hosts are at work, and the
+others are refused at their next write: the version that a Swarm must know stands in the file's
+``user_version``, which each transaction reads.
 """
 
 from __future__ import annotations
@@ -16,48 +21,37 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from swarm.kernel.clock import now_text
 from swarm.kernel.durability import sync_ancestors, sync_folder
 from swarm.kernel.settings import Settings
-from swarm.store.sql.schema import AppliedMigration, SchemaStatus
+from swarm.store.sql.schema import (
+    AppliedMigration,
+    Migration,
+    Refuse,
+    SchemaStatus,
+    load_migrations,
+    oldest_of,
+)
 from swarm.store.sqlite.connection import connect, create_private
 from swarm.store.sqlite.failures import Failures
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One step of the schema's history."""
+def statements(migration: Migration) -> Iterator[str]:
+    """The script's statements one by one: ``executescript`` would commit in between.
 
-    version: int
-    name: str
-    script: str
-    """SQL statements, each ended by a semicolon at the end of a line."""
-
-    def statements(self) -> Iterator[str]:
-        """The script's statements one by one: ``executescript`` would commit in between."""
-        statement = ""
-        for line in self.script.splitlines(keepends=True):
-            statement += line
-            if sqlite3.complete_statement(statement):
-                yield statement
-                statement = ""
-        if re.sub(r"--.*", "", statement).strip():
-            raise ValueError(f"migration {self.version} ends in the middle of a statement")
-
-
-def load_migrations(folder: Path) -> tuple[Migration, ...]:
-    """The migrations in ``folder`` in order. Raises ValueError if a number is missing or double."""
-    migrations = []
-    for number, path in enumerate(sorted(folder.glob("*.sql")), start=1):
-        version, _, name = path.stem.partition("_")
-        if int(version) != number:
-            raise ValueError(f"{path.name} should be number {number:04}")
-        migrations.append(Migration(number, name, path.read_text("utf-8")))
-    return tuple(migrations)
+    Each is to be ended by a semicolon at the end of a line.
+    """
+    statement = ""
+    for line in migration.script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if re.sub(r"--.*", "", statement).strip():
+        raise ValueError(f"migration {migration.version} ends in the middle of a statement")
 
 
 MIGRATIONS = load_migrations(Path(__file__).parent / "migrations")
@@ -69,7 +63,7 @@ def schema_status(
     """How far the database at ``path`` has come; nothing is changed, and none is made.
 
     Raises:
-        DatabaseError: it cannot be read, is of a newer version, or not Swarm's.
+        DatabaseError: it cannot be read, or is not Swarm's.
     """
     failures = Failures(path, settings.database_timeout_seconds)
     if not path.exists():
@@ -77,7 +71,7 @@ def schema_status(
     try:
         with closing(connect(path, settings, query_only=True)) as connection:
             _refuse_foreign(connection, failures)
-            version = _version(connection, failures, migrations)
+            version, oldest = _versions(connection)
             rows = (
                 connection.execute(
                     "SELECT version, name, applied_at FROM schema_migrations ORDER BY version"
@@ -87,17 +81,23 @@ def schema_status(
             )
     except sqlite3.Error as error:
         raise failures.explain(error) from None
-    return SchemaStatus(version, len(migrations), tuple(AppliedMigration(*row) for row in rows))
+    applied = tuple(AppliedMigration(*row) for row in rows)
+    return SchemaStatus(version, len(migrations), applied, oldest)
 
 
 def open_migrated(
-    path: Path, settings: Settings, failures: Failures, migrations: Sequence[Migration]
+    path: Path,
+    settings: Settings,
+    failures: Failures,
+    migrations: Sequence[Migration],
+    refuse: Refuse,
 ) -> sqlite3.Connection:
     """Open ``path`` for writing, made or upgraded where needed.
 
     Raises:
-        DatabaseError: it is read-only, of a newer version, or not Swarm's.
+        DatabaseError: it is read-only, too new, or not Swarm's.
         sqlite3.Error: it is locked, damaged, full, ...
+        SwarmError: ``refuse`` raised it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def open_migrated(
         connection.execute("PRAGMA journal_mode = WAL")
         # Rebuilding a table needs this off; it cannot be switched within a transaction.
         connection.execute("PRAGMA foreign_keys = 0")
-        _migrate(connection, path, settings, failures, migrations)
+        _migrate(connection, path, settings, failures, migrations, refuse)
         connection.execute("PRAGMA foreign_keys = 1")
         stack.pop_all()
         return connection
@@ -134,23 +134,36 @@ def _open_current(
         connection = stack.enter_context(closing(connect(path, settings)))
         version = _version(connection, failures, migrations)
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-        if version != len(migrations) or mode != "wal":
+        if version < len(migrations) or mode != "wal":
             return None
         stack.pop_all()
         return connection
 
 
+def is_too_new(connection: sqlite3.Connection, known: int) -> bool:
+    """Whether the file was upgraded beyond what a Swarm that knows ``known`` can work with."""
+    (oldest,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(oldest) > known
+
+
+def _versions(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The file's version, 0 for a new one, and the one that a Swarm must know to use it."""
+    tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'")
+    if tables.fetchone() is None:
+        return 0, 0
+    (version,) = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
+    (oldest,) = connection.execute("PRAGMA user_version").fetchone()
+    found = int(version or 0)
+    return found, int(oldest) or found
+
+
 def _version(
     connection: sqlite3.Connection, failures: Failures, migrations: Sequence[Migration]
 ) -> int:
-    """The file's version, 0 for a new one. Raises DatabaseError if it is newer than known."""
-    tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'")
-    if tables.fetchone() is None:
-        return 0
-    (version,) = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
-    found = int(version or 0)
-    if found > len(migrations):
-        raise failures.newer(found, len(migrations))
+    """The file's version, 0 for a new one. Raises DatabaseError if it is too new."""
+    found, oldest = _versions(connection)
+    if oldest > len(migrations):
+        raise failures.newer(found, len(migrations), oldest)
     return found
 
 
@@ -166,19 +179,24 @@ def _migrate(
     settings: Settings,
     failures: Failures,
     migrations: Sequence[Migration],
+    refuse: Refuse,
 ) -> None:
     found: int | None = None
     while True:
         connection.execute("BEGIN IMMEDIATE")
         try:
             version = _version(connection, failures, migrations)
-            if version == len(migrations):
+            if version >= len(migrations):
                 connection.execute("ROLLBACK")
                 return
             if found is None and version:
+                oldest = oldest_of(migrations[version:])
+                if oldest > version:
+                    refuse(oldest)
                 _back_up(path, version, settings)
             found = version
             _apply(connection, migrations[version])
+            connection.execute(f"PRAGMA user_version = {oldest_of(migrations[: version + 1])}")
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -191,7 +209,7 @@ def _apply(connection: sqlite3.Connection, migration: Migration) -> None:
         "CREATE TABLE IF NOT EXISTS schema_migrations "
         "(version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TIMESTAMP NOT NULL)"
     )
-    for statement in migration.statements():
+    for statement in statements(migration):
         connection.execute(statement)
     if broken := connection.execute("PRAGMA foreign_key_check").fetchone():
         raise ValueError(f"migration {migration.version} breaks a reference: {tuple(broken)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from swarm.kernel.settings import Settings
 from swarm.store.sql.connection import Row
+from swarm.store.sql.schema import refuse_nothing
 from swarm.store.sqlite.failures import Failures
 from swarm.store.sqlite.migration import MIGRATIONS, open_migrated
 
@@ -58,7 +59,7 @@ def sqlite_side(path: Path, settings: Settings) -> Iterator[SqliteSide]:
     """
     failures = Failures(path, settings.database_timeout_seconds)
     try:
-        connection = open_migrated(path, settings, failures, MIGRATIONS)
+        connection = open_migrated(path, settings, failures, MIGRATIONS, refuse_nothing)
         try:
             connection.execute("BEGIN IMMEDIATE")
             yield SqliteSide(connection, path)
