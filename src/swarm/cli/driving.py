@@ -10,7 +10,6 @@ from typing import Any
 from swarm.bootstrap.assembly import Swarm
 from swarm.bootstrap.retention import run_files
 from swarm.cli.details import read_details
-from swarm.cli.documents import run_document
 from swarm.cli.files import keep_files
 from swarm.cli.graphs import run_nodes
 from swarm.cli.output import note, print_json
@@ -19,6 +18,7 @@ from swarm.cli.render.graph import levels
 from swarm.cli.render.progress import RunView
 from swarm.cli.render.results import show_result
 from swarm.cli.render.values import STATE_COLORS, duration, elapsed_ms
+from swarm.cli.run_documents import run_document
 from swarm.cli.signals import SIGNALS
 from swarm.cli.terminal import clean, stderr, stdout
 from swarm.cli.viewing import Display, Viewing

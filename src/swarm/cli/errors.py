@@ -16,7 +16,6 @@ With ``--json`` an error is also an object on standard output: ``{"error": {...}
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import sys
 import tempfile
@@ -146,7 +145,7 @@ def _crash(error: Exception, options: Globals) -> SwarmError:
 def _keep(text: str, home: Path) -> Path:
     """Write a crash report below the home, else to the temporary folder; keep the newest only."""
     moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    name = f"crash-{moment}-{os.getpid()}-{secrets.token_hex(3)}.txt"
+    name = f"crash-{moment}-{os.getpid()}-{os.urandom(3).hex()}.txt"
     typed = redacted(clean(" ".join(sys.argv)))
     text = f"swarm {__version__}, python {sys.version}\n{typed}\n\n{text}"
     for folder in (home / "registry" / "logs", Path(tempfile.gettempdir())):

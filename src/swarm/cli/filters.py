@@ -11,8 +11,8 @@ import click
 
 from swarm.bootstrap.records import Records
 from swarm.cli.arguments import RUN, WORKFLOW
-from swarm.cli.inputs import parse_pairs
 from swarm.cli.moments import FORMS, MOMENT
+from swarm.cli.pairs import parse_pairs
 from swarm.packages.references import split_reference
 from swarm.store.records import RunAttribute, RunFilter, RunState
 

@@ -71,25 +71,6 @@ def read_json(argument: str, max_bytes: int) -> tuple[str, JsonValue]:
         raise InputError(error.message, where=where, remedy=_json_remedy(where)) from None
 
 
-def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
-    """``{name: value}`` of ``name=value`` texts that were given with ``option``.
-
-    Raises:
-        InputError: no ``=``, or a name given twice.
-    """
-    result: dict[str, str] = {}
-    for pair in pairs:
-        name, separator, text = pair.partition("=")
-        if not separator or not name:
-            raise InputError(
-                f"`{pair}` is not of the form name=value", remedy=f"write `{option} name=value`"
-            )
-        if name in result:
-            raise InputError(f"`{name}` is given twice with {option}", remedy="give it once")
-        result[name] = text
-    return result
-
-
 def add_pairs(
     values: JsonObject, pairs: Sequence[str], fields: Sequence[FieldDefinition]
 ) -> JsonObject:

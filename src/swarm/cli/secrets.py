@@ -13,9 +13,8 @@ from swarm.bootstrap.records import Records
 from swarm.cli.arguments import WORKFLOW
 from swarm.cli.output import note
 from swarm.kernel.errors import InputError
-from swarm.kernel.json import JsonObject
 from swarm.packages.references import split_reference
-from swarm.store.records import SecretIdentity, SecretRecord
+from swarm.store.records import SecretIdentity
 from swarm.vault.vault import NewSecret
 
 PROMPT = "Value (it is not shown)"
@@ -58,21 +57,6 @@ async def new_secret(records: Records, identity: SecretIdentity, value: str) -> 
         )
     workflow = await records.workflow(identity.workflow)
     return NewSecret(replace(identity, workflow=workflow.name), value, workflow.id)
-
-
-def identity_document(identity: SecretIdentity) -> JsonObject:
-    """Which secret it is, for JSON."""
-    return {"name": identity.name, "scope": identity.scope.value, "workflow": identity.workflow}
-
-
-def secret_document(record: SecretRecord) -> JsonObject:
-    """A secret without its value."""
-    return {
-        **identity_document(record.identity),
-        "key_id": record.key_id,
-        "created_at": record.created_at,
-        "updated_at": record.updated_at,
-    }
 
 
 def read_value(max_bytes: int, *, keep_newline: bool) -> str:

@@ -28,7 +28,7 @@ AGENT = {
 WORKFLOW = {
     "new": _command("workflow_registry:new", "Make a new workflow from a template."),
     "list": _command("workflow:list_", "List the registered workflows."),
-    "info": _command("workflow:info", "Show a workflow's inputs, steps and outputs."),
+    "info": _command("workflow_info:info", "Show a workflow's inputs, steps and outputs."),
     "register": _command("workflow_registry:register", "Register workflows."),
     "enable": _command("workflow_registry:enable", "Let a workflow be run again."),
     "disable": _command("workflow_registry:disable", "Keep a workflow from being run."),
@@ -64,7 +64,7 @@ SANDBOX = {
 SECRET = {
     "set": _command("secret:set_", "Store a secret, read from standard input or a prompt."),
     "get": _command("secret:get", "Print a secret's value."),
-    "list": _command("secret:list_", "List the secrets, without their values."),
+    "list": _command("secret_list:list_", "List the secrets, without their values."),
     "delete": _command("secret:delete", "Delete a secret."),
     "rotate": _command("secret_rotate:rotate", "Encrypt every secret's key anew."),
     "import": _command("secret_transfer:import_", "Store the secrets of a JSON document."),

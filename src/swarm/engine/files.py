@@ -13,17 +13,18 @@ import asyncio
 import mimetypes
 import os
 import stat
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 
 from msgspec import Struct
 
 from swarm.definitions.fields import FieldDefinition
-from swarm.definitions.files import ARTIFACT_KEY, FileValue
+from swarm.definitions.files import FileValue
 from swarm.engine.trees import (
     DIRECTORY_MEDIA_TYPE,
     Collector,
+    file_references,
     is_materialised,
     listed_artifacts,
     materialise_tree,
@@ -120,19 +121,6 @@ def handler_inputs(values: JsonObject, mounts: Iterable[InputMount], isolated: b
         mount.name: f"/inputs/{mount.name}" if isolated else str(mount.source) for mount in mounts
     }
     return {**values, **paths} if paths else values
-
-
-def file_references(value: JsonValue) -> Iterator[tuple[str, bool]]:
-    """Every artifact reference within a JSON value, and whether it is said to be a directory."""
-    if isinstance(value, dict):
-        reference = value.get(ARTIFACT_KEY)
-        if isinstance(reference, str):
-            yield reference, value.get("media_type") == DIRECTORY_MEDIA_TYPE
-        for item in value.values():
-            yield from file_references(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from file_references(item)
 
 
 async def collect_outputs(

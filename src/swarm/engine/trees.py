@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from swarm.definitions.files import ARTIFACT_KEY
 from swarm.kernel.errors import (
     InputError,
     InvalidError,
@@ -252,3 +253,16 @@ def _build(entries: Iterable[Entry], artifacts: ArtifactStore, final: Path) -> P
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return final
+
+
+def file_references(value: JsonValue) -> Iterator[tuple[str, bool]]:
+    """Every artifact reference within a JSON value, and whether it is said to be a directory."""
+    if isinstance(value, dict):
+        reference = value.get(ARTIFACT_KEY)
+        if isinstance(reference, str):
+            yield reference, value.get("media_type") == DIRECTORY_MEDIA_TYPE
+        for item in value.values():
+            yield from file_references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from file_references(item)

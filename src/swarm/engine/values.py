@@ -8,7 +8,7 @@ from typing import Final
 from msgspec import Struct
 
 from swarm.definitions.files import ARTIFACT_KEY
-from swarm.engine.files import file_references
+from swarm.engine.trees import file_references
 from swarm.kernel.json import JsonValue, dump_bytes, loads
 from swarm.store.ports import ArtifactStore
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import click
 import pytest
@@ -17,6 +19,27 @@ from swarm.cli.reference import markdown
 from swarm.cli.table import ROOT
 
 HEAVY = {"asyncio", "pydantic", "rich", "yaml", "minijinja", "jsonschema_rs", "sqlite3"}
+RECORD_COMMANDS = (
+    "runs list",
+    "runs waiting",
+    "status",
+    "secret list",
+    "workflow list",
+    "agent list",
+    "db status",
+    "settings",
+)
+HEAVY_FOR_RECORDS = HEAVY - {"asyncio", "sqlite3"} | {
+    "cryptography",
+    "h11",
+    "hmac",
+    "importlib.metadata",
+    "packaging",
+    "psycopg",
+    "uv",
+    "zipfile",
+    "zoneinfo",
+}
 
 
 def commands(table: Mapping[str, Entry], prefix: str = "") -> Iterator[tuple[str, Entry]]:
@@ -42,24 +65,45 @@ def test_a_line_of_the_table_leads_to_its_command(path: str) -> None:
     assert {"home", "json"} <= {parameter.name for parameter in command.params}
 
 
-def imported(*arguments: str) -> set[str]:
+def imported(*commands: Sequence[str]) -> dict[str, str]:
+    """The modules that are loaded after these commands, and the command that loaded each."""
     code = (
         "import sys; from swarm.cli.errors import execute; from swarm.cli.main import root\n"
-        f"execute(root(), 'swarm', {list(arguments)!r})\n"
-        "print(' '.join(sys.modules), file=sys.stderr)"
+        "found = {}\n"
+        f"for command in {[list(command) for command in commands]!r}:\n"
+        "    assert execute(root(), 'swarm', command) == 0, command\n"
+        "    for name in sys.modules: found.setdefault(name, ' '.join(command))\n"
+        "print(); print(found)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout
-    return set(done.stderr.split())
+    *shown, told = done.stdout.splitlines()
+    assert any(shown)
+    found: dict[str, str] = ast.literal_eval(told)
+    return found
 
 
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["agent", "--help"], ["runs", "-h"], ["--version"]]
 )
 def test_help_loads_no_command_and_nothing_heavy(arguments: list[str]) -> None:
-    modules = imported(*arguments)
-    assert not HEAVY & modules
+    modules = imported(arguments)
+    assert not HEAVY & modules.keys()
     assert not {name for name in modules if name.startswith("swarm.cli.commands.")}
+
+
+def test_commands_that_show_records_load_no_definitions_and_nothing_else_heavy(
+    tmp_path: Path,
+) -> None:
+    commands = [["--home", str(tmp_path / "home"), *words.split()] for words in RECORD_COMMANDS]
+    modules = imported(*commands)
+    assert modules["sqlite3"], "they have not read any records"
+    heavy = {
+        name: command
+        for name, command in modules.items()
+        if name in HEAVY_FOR_RECORDS
+        or name.startswith(("swarm.expressions.", "swarm.sandbox.", "swarm.vault."))
+    }
+    assert heavy == {}
 
 
 def test_completion_of_commands_needs_only_the_table() -> None:

@@ -10,7 +10,6 @@ import click
 from swarm.bootstrap.retention import run_files
 from swarm.cli.arguments import AGENT
 from swarm.cli.context import asynchronous
-from swarm.cli.documents import file_document
 from swarm.cli.files import keep_files
 from swarm.cli.inputs import add_pairs, read_input, take_paths
 from swarm.cli.isolation import isolation_option, warn_unisolated
@@ -18,6 +17,7 @@ from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json
 from swarm.cli.render.results import show_result
 from swarm.cli.render.values import duration
+from swarm.cli.run_documents import file_document
 from swarm.cli.session import session
 from swarm.cli.signals import cancelled_by_signals
 from swarm.cli.terminal import clean, stderr, stdout

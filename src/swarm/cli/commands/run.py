@@ -9,10 +9,11 @@ from swarm.bootstrap.tidying import tidying
 from swarm.cli.arguments import WORKFLOW
 from swarm.cli.context import asynchronous
 from swarm.cli.driving import follow_runs, resume_orphans_elsewhere
-from swarm.cli.inputs import GivenInputs, add_pairs, parse_pairs, read_input, take_paths
+from swarm.cli.inputs import GivenInputs, add_pairs, read_input, take_paths
 from swarm.cli.isolation import isolation_option, warn_unisolated
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
+from swarm.cli.pairs import parse_pairs
 from swarm.cli.queued import queued_note
 from swarm.cli.session import session
 from swarm.cli.viewing import Viewing, viewing_options

@@ -11,7 +11,6 @@ from swarm.bootstrap.retention import run_files
 from swarm.cli.arguments import RUN, STEP
 from swarm.cli.context import asynchronous, reading
 from swarm.cli.details import RunDetails, read_details
-from swarm.cli.documents import invocation_document, run_document, step_document
 from swarm.cli.files import keep_files
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
@@ -21,6 +20,7 @@ from swarm.cli.render.results import show_result, show_values
 from swarm.cli.render.tables import facts
 from swarm.cli.render.values import STATE_COLORS, duration, elapsed_ms, local_time
 from swarm.cli.render.waits import Wait
+from swarm.cli.run_documents import invocation_document, run_document, step_document
 from swarm.cli.terminal import clean, stdout
 from swarm.engine.values import Values
 from swarm.kernel.errors import NotFoundError

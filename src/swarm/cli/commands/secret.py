@@ -1,4 +1,4 @@
-"""``swarm secret set|get|list|delete``"""
+"""``swarm secret set|get|delete``"""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ import click
 from msgspec.structs import replace
 
 from swarm.bootstrap.vaults import open_vault
-from swarm.cli.context import asynchronous, read_settings, reading
+from swarm.cli.context import asynchronous, read_settings
+from swarm.cli.documents import identity_document, secret_document
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
-from swarm.cli.render.tables import table
 from swarm.cli.secrets import (
-    identity_document,
     identity_of,
     new_secret,
     read_value,
     scope_options,
-    secret_document,
 )
 from swarm.cli.terminal import clean, stdout
-from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import SECRET_PREFIX
 from swarm.vault.identity import check_name
 
@@ -91,40 +88,6 @@ async def get(options: Globals, name: str, workflow: str | None, organization: b
         print_json({**identity_document(identity), "value": value})
         return
     print_lines([clean(value) if stdout().is_terminal else value])
-
-
-@click.command("list", cls=SwarmCommand)
-@pass_globals
-@asynchronous
-async def list_(options: Globals) -> None:
-    """List the secrets, without their values; no key is needed.
-
-    Variables SWARM_SECRET_<NAME> of this process are listed too: they override what is stored.
-    """
-    async with reading(options) as records:
-        stored = await records.store.list_secrets()
-    variables = sorted(
-        name.removeprefix(SECRET_PREFIX) for name in os.environ if name.startswith(SECRET_PREFIX)
-    )
-    documents: list[JsonObject] = [secret_document(record) for record in stored]
-    documents += [{"name": name, "scope": "environment", "workflow": None} for name in variables]
-    if options.json:
-        print_json({"secrets": documents})
-        return
-    if not documents:
-        note("no secrets yet; `swarm secret set NAME` stores one")
-        return
-    rows = [
-        [
-            str(one["name"]),
-            str(one["scope"]),
-            str(one["workflow"] or ""),
-            str(one.get("updated_at", ""))[:19].replace("T", " "),
-            str(one.get("key_id") or "")[:11],
-        ]
-        for one in documents
-    ]
-    print_lines(table(stdout(), ["NAME", "SCOPE", "WORKFLOW", "SET (UTC)", "MASTER KEY"], rows))
 
 
 @click.command("delete", cls=SwarmCommand)

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from swarm.bootstrap.vaults import open_vault
 from swarm.cli.context import asynchronous, read_settings
+from swarm.cli.documents import identity_document
 from swarm.cli.options import Globals, SwarmCommand, pass_globals
 from swarm.cli.output import note, print_json, print_lines
 from swarm.cli.secrets import (
-    identity_document,
     identity_of,
     new_secret,
     read_text,
