@@ -312,8 +312,10 @@ class Session:
                     raw.execute(_END_PREDECESSOR, [self._name])
                 self._name = f"{_NAME} {uuid.uuid4().hex}"
                 raw.execute("SELECT set_config('application_name', $1, false)", [self._name])
-                # Plans are kept: one made for an empty table must serve a full one.
+                # Plans are made once and kept: one made for an empty table must serve a full one.
                 raw.execute("SET enable_seqscan = off")
+                raw.execute("SET plan_cache_mode = force_generic_plan")
+                raw.prepare_threshold = 0
             check_version(raw, self._failures, self._known)
             raw.commit()
         except BaseException:
