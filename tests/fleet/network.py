@@ -2,7 +2,8 @@
 
 Nothing of it has a name outside: each namespace is held by a process that ends with whoever made
 it, also by ``kill -9``, and is gone with it. A machine that is cut off hears and says nothing, and
-nobody is told: its connections stay as they are.
+nobody is told: its connections stay as they are. What goes from one machine to another can be lost
+while the way back works.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from types import TracebackType
 
 SUBNET = "10.213.7"
 READY_SECONDS = 30.0
+NOBODY = "02:00:00:00:00:99"
+"""A hardware address that no machine has: what is sent to it is taken by none."""
 
 
 def why_not() -> str | None:
@@ -91,6 +94,17 @@ class Machine:
 
     def heal(self) -> None:
         self._switch.run("ip", "link", "set", self._port, "master", "bridge")
+
+    def lose_what_goes_to(self, other: Machine) -> None:
+        """Lose what is sent from here to ``other``; what it sends arrives."""
+        self._namespace.run(
+            *("ip", "neighbor", "replace", other.address),
+            *("lladdr", NOBODY, "nud", "permanent", "dev", "eth0"),
+        )
+
+    def find(self, other: Machine) -> None:
+        """Have what is sent from here to ``other`` arrive again."""
+        self._namespace.run("ip", "neighbor", "delete", other.address, "dev", "eth0")
 
     def close(self) -> None:
         self._namespace.close()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from swarm.dispatch.local_hosts import LocalHosts
 from tests.fleet.cluster import Cluster, is_stopped, wait_until
 from tests.fleet.conftest import LEASE_SECONDS, Fleet
-from tests.fleet.network import Network
+from tests.fleet.disk import small_disk
+from tests.fleet.network import Network, why_not
 
 KNOCK = """\
 import errno, socket, sys
 with socket.socket() as knocking:
-    knocking.settimeout(1)
+    knocking.settimeout(0.3)
     sys.exit(knocking.connect_ex((sys.argv[1], 9)) != errno.ECONNREFUSED)
 """
 """Nobody listens there; only the machine itself can say so."""
@@ -26,12 +30,47 @@ def test_a_machine_is_reached_until_it_is_cut_off_and_again_when_healed(network:
         knock = (*command, sys.executable, "-c", KNOCK, there.address)
         return subprocess.run(knock, check=False).returncode == 0
 
-    assert reaches()
+    wait_until(reaches, "it is not reached")
     there.cut_off()
     assert not reaches()
     there.heal()
     wait_until(reaches, "it is not reached again")
+    for sender, receiver in ((here, there), (there, here)):
+        sender.lose_what_goes_to(receiver)
+        assert not reaches()
+        sender.find(receiver)
+        wait_until(reaches, "it is not reached again")
     assert not reaches(()), "it is on a network of its own"
+
+
+ROOT = Path(__file__).parents[2]
+FILLER = """\
+import sys
+from tests.fleet.disk import small_disk
+with small_disk(1) as place:
+    print(place, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_small_disk_is_full_and_is_gone_though_whoever_made_it_is_killed() -> None:
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    maker = subprocess.Popen(
+        [sys.executable, "-c", FILLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    )
+    assert maker.stdout is not None
+    left = Path(maker.stdout.readline().decode().strip())
+    with pytest.raises(OSError, match="No space left"):
+        (left / "file").write_bytes(bytes(1 << 21))
+    with small_disk(1):
+        assert left.is_mount()  # somebody has it
+        maker.kill()
+        maker.communicate()
+    with small_disk(1) as own:
+        assert own.is_mount()
+        assert not left.exists()
+    assert not own.exists()
 
 
 def test_two_processes_share_a_home_and_one_can_be_lost(pair: Cluster) -> None:

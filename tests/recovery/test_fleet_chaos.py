@@ -9,40 +9,29 @@ the database sees whether anybody writes a run that another drives.
 from __future__ import annotations
 
 import random
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import SCALE, Scale
+from tests.fleet.disk import small_disk
 from tests.fleet.network import Network, why_not
+from tests.postgres.bouncer import find_bouncer, running_bouncer
 from tests.postgres.server import find_binaries, running_server
-from tests.recovery.fleet.chaos import LEASE_SECONDS, FleetChaos
-from tests.recovery.fleet.home import FleetHome
+from tests.recovery.fleet.chaos import FleetChaos
+from tests.recovery.fleet.home import FleetHome, Place
+from tests.recovery.fleet.misfortunes import LEASE_SECONDS
 from tests.recovery.fleet.witness import check_witness, statements
+from tests.recovery.kills.journal import query
 from tests.recovery.kills.verdict import check, draw_flows, register
+from tests.recovery.kills.workflows import lingering
 
 SESSIONS = 10 if SCALE == "full" else 1
 WORKERS = 3
-DISK = "192m"
-SERVER = {"max_connections": "60", "min_wal_size": "32MB", "max_wal_size": "48MB"}
-
-
-@contextmanager
-def small_disk() -> Iterator[Path]:
-    """A small file system of its own, which everybody may look into."""
-    with tempfile.TemporaryDirectory(prefix="swarm-disk-") as folder:
-        place = Path(folder)
-        place.chmod(0o755)
-        options = f"size={DISK},mode=755"
-        subprocess.run(("mount", "-t", "tmpfs", "-o", options, "tmpfs", folder), check=True)
-        try:
-            yield place
-        finally:
-            subprocess.run(("umount", "--lazy", folder), check=True)
+DISK_MIB = 192
+SERVER = {"max_connections": "100", "min_wal_size": "32MB", "max_wal_size": "48MB"}
 
 
 @pytest.fixture
@@ -51,24 +40,30 @@ def fleet_home(tmp_path: Path) -> Iterator[FleetHome]:
         pytest.skip(reason)
     if find_binaries() is None:
         pytest.skip("PostgreSQL is missing (Debian, Ubuntu: apt-get install postgresql)")
-    with small_disk() as disk, Network() as network:
+    if (pooler := find_bouncer()) is None:
+        pytest.skip("PgBouncer is missing (Debian, Ubuntu: apt-get install pgbouncer)")
+    with ExitStack() as stack:
+        disk = stack.enter_context(small_disk(DISK_MIB))
+        network = stack.enter_context(Network())
         place = network.machine()
         machines = tuple(network.machine() for _ in range(WORKERS))
-        with running_server(
-            durable=True,
-            command=place.command,
-            address=place.address,
-            settings=SERVER,
-            parent=disk,
-        ) as server:
-            database = server.create_database()
-            settings = {
-                "SWARM_LEASE_SECONDS": f"{LEASE_SECONDS:g}",
-                "SWARM_DRAIN_SECONDS": "1",
-                "SWARM_IDLE_SECONDS": "0.5",
-            }
-            with FleetHome(tmp_path, server, database, machines, **settings) as home:
-                yield home
+        server = stack.enter_context(
+            running_server(
+                durable=True,
+                command=place.command,
+                address=place.address,
+                settings=SERVER,
+                parent=disk,
+            )
+        )
+        bouncer = stack.enter_context(running_bouncer(server, pooler, machines[-1].command))
+        settings = {
+            "SWARM_LEASE_SECONDS": f"{LEASE_SECONDS:g}",
+            "SWARM_DRAIN_SECONDS": "1",
+            "SWARM_IDLE_SECONDS": "0.5",
+        }
+        all_of_it = Place(server, server.create_database(), place, machines, bouncer)
+        yield stack.enter_context(FleetHome(tmp_path, all_of_it, **settings))
 
 
 @pytest.mark.parametrize("session", range(SESSIONS))
@@ -80,17 +75,21 @@ def test_whatever_befalls_a_fleet_every_accepted_run_ends_as_if_nothing_had(
     session: int,
     record_property: Callable[[str, object], None],
 ) -> None:
-    wanted = scale(small=8, full=100)
-    flows = draw_flows(rng, scale(small=4, full=8))
+    flows = draw_flows(rng, scale(small=4, full=14), quick=scale(small=2, full=8))
+    enduring = next(each for each in flows if each.name == "flow-1")
+    flows[flows.index(enduring)] = enduring = lingering(enduring)
     register(fleet_home, flows, tmp_path)
-    fleet_home.server.execute(statements(), fleet_home.database)
-    chaos = FleetChaos(fleet_home, flows, rng)
+    fleet_home.server.execute(statements(), fleet_home.place.database)
+    chaos = FleetChaos(fleet_home, flows, enduring, rng)
     chaos.begin()
-    chaos.kill(wanted)
+    chaos.kill(scale(small=5, full=100))
     chaos.settle()
     measured = check(fleet_home, chaos, {flow.name: flow for flow in flows}, may_overlap=True)
+    (steps,) = query(fleet_home.url, "SELECT count(*) AS count FROM step_executions")
     record_property(
         "measured",
-        f"{measured}, {check_witness(fleet_home.url)}; all ended {chaos.recovered_seconds:.1f} s "
-        f"after the last misfortune; misfortunes: {dict(chaos.kills.most_common())}",
+        f"{measured}, {steps['count']} steps, {check_witness(fleet_home.url)}; after the last "
+        f"misfortune, the queue was empty in {chaos.lag_seconds:.1f} s, all ended in "
+        f"{chaos.recovered_seconds:.1f} s; {chaos.kills.total()} misfortunes: "
+        f"{dict(chaos.kills.most_common())}",
     )

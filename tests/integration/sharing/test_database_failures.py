@@ -71,8 +71,8 @@ async def test_behind_a_pooler_that_shares_connections(
     program = find_bouncer()
     if program is None:
         pytest.skip("PgBouncer is missing (Debian, Ubuntu: apt-get install pgbouncer)")
-    with running_bouncer(postgres, program) as port:
-        url = open_machine.url.replace(f":{postgres.port}/", f":{port}/")
+    with running_bouncer(postgres, program) as bouncer:
+        url = open_machine.url.replace(f":{postgres.port}/", f":{bouncer.port}/")
         one, two = [open_machine(tmp_path / name, database_url=url) for name in ("a", "b")]
         contents = [os.urandom(MIB + number) for number in range(12)]
         references = await asyncio.gather(*map(one.artifacts.put_bytes, contents))

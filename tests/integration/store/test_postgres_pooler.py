@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from swarm.kernel.settings import Settings
 from swarm.store.postgres import open_store
 from swarm.store.postgres.connection import connect, is_pooled
+from swarm.store.postgres.failures import Failures
 from swarm.store.records import (
     NewRun,
     RunChanges,
@@ -35,14 +36,19 @@ def pooled_url(postgres: PostgresServer, postgres_url: str) -> Iterator[str]:
     program = find_bouncer()
     if program is None:
         pytest.skip("PgBouncer is missing (Debian, Ubuntu: apt-get install pgbouncer)")
-    with running_bouncer(postgres, program) as port:
-        yield postgres_url.replace(f":{postgres.port}/", f":{port}/")
+    with running_bouncer(postgres, program) as bouncer:
+        yield postgres_url.replace(f":{postgres.port}/", f":{bouncer.port}/")
 
 
 def test_a_pooler_is_noticed(postgres_url: str, pooled_url: str, settings: Settings) -> None:
     for url, expected in ((postgres_url, False), (pooled_url, True)):
         with closing(connect(url, settings, writes=False)) as raw:
             assert is_pooled(raw) is expected
+
+
+def test_a_pooler_that_cannot_reach_the_server_is_told_as_such() -> None:
+    told = psycopg.errors.ProtocolViolation("server login has been failing, try again later")
+    assert "cannot be reached: server login" in str(Failures("there").explain(told))
 
 
 async def test_stores_share_fewer_connections_than_they_have(

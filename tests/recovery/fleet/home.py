@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from tests.fleet.network import Machine
+from tests.postgres.bouncer import Bouncer
 from tests.postgres.server import PostgresServer
 from tests.recovery.kills.home import Home, Process, wait_until
 from tests.recovery.kills.journal import query
@@ -24,30 +26,45 @@ _OTHERS = (
 )
 
 
+@dataclass(frozen=True)
+class Place:
+    """The machines, and the database of them all."""
+
+    server: PostgresServer
+    database: str
+    server_machine: Machine
+    machines: tuple[Machine, ...]
+    bouncer: Bouncer
+    """On the last machine: what runs there reaches the database through it."""
+
+    def addresses(self, number: int) -> dict[str, str]:
+        """The settings of a machine that say where the database is."""
+        url = self.server.url(self.database)
+        if number < len(self.machines) - 1:
+            return {"SWARM_DATABASE_URL": url}
+        own = f"{self.server.address}:{self.server.port}"
+        pooled = url.replace(own, f"127.0.0.1:{self.bouncer.port}")
+        return {"SWARM_DATABASE_URL": pooled, "SWARM_DATABASE_LISTEN_URL": url}
+
+
 class FleetHome(Home):
     """Commands come by the Unix socket; each worker has a machine, and a home, of its own."""
 
-    def __init__(
-        self,
-        root: Path,
-        server: PostgresServer,
-        database: str,
-        machines: tuple[Machine, ...],
-        **settings: str,
-    ) -> None:
-        self.server = server
-        self.database = database
-        self.machines = machines
-        self.url = server.socket_url(database)
+    def __init__(self, root: Path, place: Place, **settings: str) -> None:
+        self.place = place
+        self.server = place.server
+        self.machines = place.machines
+        self.url = place.server.socket_url(place.database)
         super().__init__(root, SWARM_DATABASE_URL=self.url, **settings)
-        self._places = [
+        self.nurseries = [
             self.nursery(
-                machine.command,
-                SWARM_DATABASE_URL=server.url(database),
-                SWARM_HOME=f"{self.root}-{number}",
+                machine.command, SWARM_HOME=f"{self.root}-{number}", **place.addresses(number)
             )
-            for number, machine in enumerate(machines)
+            for number, machine in enumerate(place.machines)
         ]
+        """What starts programs on each machine."""
+        self._asked = root / "asked"
+        self._asked.mkdir()
 
     @property
     def journal(self) -> str:
@@ -55,7 +72,13 @@ class FleetHome(Home):
 
     def start_worker(self, number: int) -> Process:
         """Start a worker on a machine; it says ``ready`` when it takes part."""
-        return self.start(f"worker{number}", "worker", at=self._places[number])
+        return self.start(f"worker{number}", "worker", at=self.nurseries[number])
+
+    def write_requests(self, text: str) -> str:
+        """Keep what a program is to ask for (see ``asking``); gives the file's path."""
+        file = self._asked / str(len(list(self._asked.iterdir())))
+        file.write_text(text)
+        return str(file)
 
     def hosts(self) -> list[int]:
         """The processes that drive runs, as they have told the others."""
@@ -73,8 +96,8 @@ class FleetHome(Home):
         def answers() -> bool:
             if not self.server.is_running:
                 self.server.start()
-            with suppress(psycopg.Error):
-                return query(self.url, "SELECT 1 AS one") == [{"one": 1}]
+            with suppress(psycopg.Error), psycopg.connect(self.url):
+                return True
             return False
 
         wait_until(answers, self.server.log())
@@ -86,6 +109,12 @@ class FleetHome(Home):
     def restart_server(self) -> None:
         self.server.restart()
 
+    def pause_server(self, seconds: float) -> None:
+        """Have the server answer nobody for a while: its connections stay."""
+        self.server.pause()
+        time.sleep(seconds)
+        self.server.resume()
+
     def end_backends(self) -> None:
         query(self.url, _OTHERS)
 
@@ -96,10 +125,12 @@ class FleetHome(Home):
                 psycopg.connect(self.url, autocommit=True)
             )
             own.execute(_OTHERS.encode())
-            ends = time.monotonic() + HELD_SECONDS
-            while time.monotonic() < ends:
-                with suppress(psycopg.Error):
+            ends = None
+            while ends is None or time.monotonic() < ends:
+                try:
                     taken.enter_context(psycopg.connect(self.url))
+                except psycopg.Error:  # none is left, until somebody gives one up
+                    ends = ends or time.monotonic() + HELD_SECONDS
         self.until_answered()
 
     def fill_disk(self) -> None:
@@ -114,3 +145,8 @@ class FleetHome(Home):
                 os.sched_yield()
         ballast.unlink()
         self.until_answered()
+
+    def restart_bouncer(self) -> None:
+        """Kill what stands between a machine and the database, and start it again."""
+        self.place.bouncer.kill()
+        self.place.bouncer.start()

@@ -35,6 +35,8 @@ KEYED_FLOWS = 3
 class Chaos:
     """What goes on in one home until enough has been killed."""
 
+    clients_at_once = CLIENTS
+
     def __init__(self, home: Home, flows: list[Flow], isolation: str, rng: random.Random) -> None:
         self.home = home
         self.kills: Counter[str] = Counter()
@@ -82,8 +84,10 @@ class Chaos:
     def _keep_busy(self) -> None:
         for client in [client for client in self._clients if client.has_ended]:
             self._collect(client)
-        while len(self._clients) < CLIENTS:
-            self._clients.append(self._start())
+        while len(self._clients) < self.clients_at_once:
+            kinds = self._kinds()
+            kind = self._rng.choices(list(kinds), list(kinds.values()))[0]
+            self._clients.append(self._start(kind))
 
     def _collect(self, client: Process) -> None:
         if client in self._clients:
@@ -105,9 +109,7 @@ class Chaos:
             kinds["worker"] = 2
         return kinds
 
-    def _start(self) -> Process:
-        kinds = self._kinds()
-        kind = self._rng.choices(list(kinds), list(kinds.values()))[0]
+    def _start(self, kind: str) -> Process:
         match kind:
             case "resume":
                 return self.home.start(kind, "runs", "resume")

@@ -93,9 +93,9 @@ def _handle(step: Step, number: int, found: Expected) -> None:
 
 def _value(step: Step, outputs: Any) -> Any:
     if step.items is not None:
-        return [each["value"] for each in outputs]
+        return [each[step.given] for each in outputs]
     if step.calls is not None:
-        return outputs[step.calls.given[-1]]
+        return outputs[step.given]
     if step.answer is not None:
         return outputs["values"]["amount"]
     if step.hears:
@@ -111,8 +111,9 @@ def _outputs(step: Step, flow: Flow, number: int, found: Expected) -> Any:
     if step.hears:
         return {"payload": {"value": number}}
     if step.calls is not None:
-        called = expect(step.calls, number + step.salt)
-        return {each: called.values[each] for each in step.calls.given}
+        if step.items is not None:
+            return [_called(step.calls, number + item) for item in step.items]
+        return _called(step.calls, number + step.salt)
     values = [found.values[other] for other in step.reads]
     gives_file = {other.id for other in flow.steps if other.gives_file}
     source = next((other for other in step.reads if other in gives_file), None)
@@ -126,6 +127,11 @@ def _outputs(step: Step, flow: Flow, number: int, found: Expected) -> Any:
     if step.gives_file:
         outputs["document"] = "sha256:" + hashlib.sha256(file_of(value)).hexdigest()
     return outputs
+
+
+def _called(flow: Flow, number: int) -> dict[str, Any]:
+    values = expect(flow, number).values
+    return {each: values[each] for each in flow.given}
 
 
 def _ancestors(flow: Flow, steps: set[str]) -> set[str]:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from tests.recovery.kills import nursery
 from tests.recovery.kills.journal import Journal
@@ -154,7 +155,7 @@ class Home:
         self._nurseries.append(Nursery({**self._environment, **settings}, command))
         return self._nurseries[-1]
 
-    def __enter__(self) -> Home:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -177,6 +178,7 @@ class Home:
         self._started += 1
         starter = at or self._nursery
         output = self._outputs / f"{self._started:05}-{kind}"
+        output.touch()
         pid = starter.ask(["start", str(output), *arguments])
         return Process(pid, kind, output, os.pidfd_open(pid), starter)
 
@@ -236,7 +238,7 @@ class Home:
 
     def _logged(self) -> list[str]:
         found = []
-        for file in sorted((self.root / "registry/logs/workflow-runs").glob("run_*.jsonl")):
+        for file in sorted(self.root.parent.glob("home*/registry/logs/workflow-runs/run_*.jsonl")):
             for line in file.read_bytes().splitlines():
                 with suppress(json.JSONDecodeError):  # cut short by a kill
                     message = str(json.loads(line)["message"])

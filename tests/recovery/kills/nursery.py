@@ -1,16 +1,20 @@
 """Starts `swarm` commands as processes of their own, without paying for Python's start each time.
 
 Reads one JSON array per line: ``["start", <output file>, <argument>...]`` forks a process that runs
-the command line as ``swarm`` does, in a session of its own, and answers its process id;
+the command line as ``swarm`` does, in a session of its own, and answers its process id; with
+``ask`` as the first argument it runs the program of that name instead (see ``asking``).
 ``["collect", <pid>]`` waits for it and answers its exit code. Until then its number is not given to
-another process. There are no threads here, and nothing of a home is open, when it forks.
+another process. There are no threads here, and nothing of a home is open, when it forks. What was
+started ends with the nursery, which ends with whoever made it: also if that is killed.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
+import signal
 import sys
 
 from swarm.cli import session
@@ -25,7 +29,11 @@ from swarm.cli.commands import (
     workflow_registry,
 )
 from swarm.cli.main import main as swarm
+from tests.recovery.kills import asking
 
+PR_SET_PDEATHSIG = 1
+"""prctl(2)."""
+_libc = ctypes.CDLL(None)
 LOADED = (session, agent_registry, answers, events, run, runs, steer, worker, workflow_registry)
 """Loaded here, which the commands would do one by one."""
 
@@ -35,6 +43,7 @@ def start(output: str, arguments: list[str]) -> int:
     if pid:
         return pid
     os.setsid()
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     nothing = os.open(os.devnull, os.O_RDONLY)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for target, source in ((0, nothing), (1, file), (2, file)):
@@ -42,7 +51,7 @@ def start(output: str, arguments: list[str]) -> int:
     os.closerange(3, 64)
     sys.argv = ["swarm", *arguments]
     try:
-        swarm()
+        (asking.main if arguments[0] == asking.NAME else swarm)()
     except SystemExit as end:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
+from swarm.kernel.json import JsonObject
 from tests.recovery.kills.home import Home
 from tests.recovery.kills.journal import Row, query
 from tests.recovery.kills.workflows import EVENT, NEVER_ANSWERED, Flow
@@ -29,6 +30,8 @@ class Errand:
     subject: str = ""
     """The step that is answered, or the event's id."""
     by: str = ""
+    request: JsonObject = field(default_factory=dict)
+    """The same for a program that asks the engine (see ``asking``)."""
 
 
 class Outside:
@@ -128,24 +131,31 @@ class Outside:
             step = steps[row["step_id"]]
             person = f"person-{next(self._people)}"
             place = (run["id"], step.id, "--by", person)
+            asked = {"kind": "answer", "run_id": run["id"], "step": step.id, "by": person}
             if step.answer == "approved":
                 yes = ("runs", "approve", *place, "--value", f"amount={step.salt}")
-                yield Errand("answer", yes, run["id"], step.id, person)
+                asked |= {"approved": True, "values": {"amount": step.salt}}
+                yield Errand("answer", yes, run["id"], step.id, person, asked)
             elif step.answer == "rejected":
-                yield Errand("answer", ("runs", "reject", *place), run["id"], step.id, person)
+                no = ("runs", "reject", *place)
+                asked |= {"approved": False, "values": {}}
+                yield Errand("answer", no, run["id"], step.id, person, asked)
 
     def _events(self, run: Row) -> Iterator[Errand]:
         """One for each step that hears, for whichever comes to it first."""
-        payload = json.dumps({"value": json.loads(run["inputs"])["number"]})
+        payload = {"value": json.loads(run["inputs"])["number"]}
         hearing = [step for step in self._flows[run["workflow_name"]].steps if step.hears]
         for step in hearing:
             event = f"{run['id']}/{step.id}"
-            sent = ("events", "send", EVENT, payload, "--key", run["id"], "--id", event)
-            yield Errand("event", sent, run["id"], event)
+            key = ("--key", run["id"], "--id", event)
+            sent = ("events", "send", EVENT, json.dumps(payload), *key)
+            asked = {"kind": "event", "name": EVENT, "key": run["id"], "payload": payload}
+            yield Errand("event", sent, run["id"], event, request={**asked, "id": event})
 
     def _cancellations(self, run: Row) -> Iterator[Errand]:
         if run["parent_run_id"] is None:
-            yield Errand("cancel", ("runs", "cancel", run["id"]), run["id"])
+            asked = {"kind": "cancel", "run_id": run["id"]}
+            yield Errand("cancel", ("runs", "cancel", run["id"]), run["id"], request=asked)
 
     def _is_endless(self, run_id: str) -> bool:
         """Whether the run waits for what never comes."""

@@ -19,11 +19,23 @@ CHILDREN = 2
 FLOWS = 8
 
 
-def draw_flows(rng: random.Random, count: int = FLOWS) -> list[Flow]:
-    """Some that are called come first: registering checks that what is called is there."""
+def draw_flows(rng: random.Random, count: int = FLOWS, quick: int = 0) -> list[Flow]:
+    """Some that are called come first: registering checks that what is called is there.
+
+    Args:
+        rng: the choices.
+        count: how many are called by none.
+        quick: how many of these do little.
+    """
     children = [draw_child(f"child-{number}", rng) for number in range(CHILDREN)]
     flows = [
-        draw_flow(f"flow-{number}", rng, children=children, is_alone=False)
+        draw_flow(
+            f"flow-{number}",
+            rng,
+            quick=number >= count - quick,
+            children=children,
+            is_alone=False,
+        )
         for number in range(count)
     ]
     limits = [*(limited(flow, rng) for flow in flows[1:]), endless(flows[0])]
@@ -31,12 +43,11 @@ def draw_flows(rng: random.Random, count: int = FLOWS) -> list[Flow]:
 
 
 def register(home: Home, flows: list[Flow], folder: Path) -> None:
-    for package in write_agents(folder / "agents"):
-        home.run("agent", "register", str(package))
-    for flow in flows:
-        file = folder / f"{flow.name}.yaml"
+    home.run("agent", "register", *map(str, write_agents(folder / "agents")))
+    files = [folder / f"{flow.name}.yaml" for flow in flows]
+    for flow, file in zip(flows, files, strict=True):
         file.write_text(flow.text())
-        home.run("workflow", "register", str(file))
+    home.run("workflow", "register", *map(str, files))
 
 
 def check(home: Home, chaos: Chaos, flows: dict[str, Flow], *, may_overlap: bool = False) -> str:

@@ -57,7 +57,7 @@ class Step:
     reads_error_of: tuple[str, ...] = ()
     """Steps whose error code it takes: all that is left of a broken step."""
     items: tuple[int, ...] | None = None
-    """``for_each``: each item takes the place of the salt."""
+    """``for_each``: each item takes the place of the salt; a called workflow is run for each."""
     calls: Flow | None = None
     """The workflow that it runs instead of an agent."""
     waits_seconds: float | None = None
@@ -80,13 +80,17 @@ class Step:
     def value(self) -> str:
         """The expression of what it gives."""
         if self.items is not None:
-            return f"${{steps.{self.id}.outputs | map(attribute='value') | list}}"
+            return f"${{steps.{self.id}.outputs | map(attribute='{self.given}') | list}}"
         if self.answer is not None:
             return f"${{steps.{self.id}.outputs.values.amount}}"
         if self.hears:
             return f"${{steps.{self.id}.outputs.payload.value}}"
-        name = "value" if self.calls is None else self.calls.given[-1]
-        return f"${{steps.{self.id}.outputs.{name}}}"
+        return f"${{steps.{self.id}.outputs.{self.given}}}"
+
+    @property
+    def given(self) -> str:
+        """The name of that, among the outputs of its agent or of what it calls."""
+        return "value" if self.calls is None else self.calls.given[-1]
 
     @property
     def executes(self) -> bool:
@@ -175,8 +179,10 @@ def _step_document(step: Step, flow: Flow) -> dict[str, Any]:
         document["wait"] = {"event": {"name": EVENT, "key": "${run.id}"}}
     elif step.calls is not None:
         document["workflow"] = step.calls.name
-        number = f"${{inputs.number + {step.salt}}}"
+        added = step.salt if step.items is None else "item"
+        number = f"${{inputs.number + {added}}}"
         document["inputs"] = {"number": number, "ledger": "${inputs.ledger}"}
+        document |= _items_document(step)
     else:
         document |= _agent_document(step, flow)
     if step.needs:
@@ -218,12 +224,17 @@ def _agent_document(step: Step, flow: Flow) -> dict[str, Any]:
     if source := next((other for other in step.reads if steps[other].gives_file), None):
         inputs["document"] = f"${{steps.{source}.outputs.document}}"
     document: dict[str, Any] = {"agent": step.agent, "inputs": inputs}
-    if step.items is not None:
-        document |= {"for_each": list(step.items), "max_parallel": 1 + step.salt % 3}
+    document |= _items_document(step)
     if step.is_cached:
         document["cache"] = {}
     document["retry"] = _retry(RETRIED[:-1] if step.is_broken else RETRIED)
     return document
+
+
+def _items_document(step: Step) -> dict[str, Any]:
+    if step.items is None:
+        return {}
+    return {"for_each": list(step.items), "max_parallel": 1 + step.salt % 3}
 
 
 def _retry(codes: tuple[str, ...]) -> dict[str, Any]:
@@ -313,14 +324,21 @@ def _is_handled(step: Step, _: Drawing) -> Step:
 def _fans_out(step: Step, drawing: Drawing) -> Step:
     if step.is_broken or step.gives_file or not step.executes:
         return step
-    items = tuple(drawing.chance.randrange(MAX_VALUE) for _ in range(drawing.chance.randint(1, 5)))
-    return replace(step, items=items)
+    return replace(step, items=_draw_items(drawing))
+
+
+def _draw_items(drawing: Drawing) -> tuple[int, ...]:
+    return tuple(drawing.chance.randrange(MAX_VALUE) for _ in range(drawing.chance.randint(1, 5)))
 
 
 def _calls(step: Step, drawing: Drawing) -> Step:
     if not drawing.children:
         return step
     return replace(_bare(step), calls=drawing.chance.choice(drawing.children))
+
+
+def _calls_for_each(step: Step, drawing: Drawing) -> Step:
+    return replace(step, items=_draw_items(drawing)) if step.calls is not None else step
 
 
 def _waits_for_time(step: Step, drawing: Drawing) -> Step:
@@ -365,6 +383,7 @@ FEATURES: tuple[tuple[float, Feature], ...] = (
     (0.6, _is_handled),
     (0.15, _fans_out),
     (0.12, _calls),
+    (0.4, _calls_for_each),
     (0.08, _waits_for_time),
     (0.3, _is_cached),
     (0.5, _spends),
@@ -425,6 +444,13 @@ def endless(flow: Flow) -> Flow:
     """The workflow with a step at its end that waits for what never comes."""
     last = Step("last", "inside", 0, answer="unanswered")
     return replace(flow, steps=(*flow.steps, last), budget=None, has_actions=True)
+
+
+def lingering(flow: Flow) -> Flow:
+    """The workflow with a step that takes longer than a takeover does, in runs that do not wait for
+    each other."""
+    step = Step("lingers", "inside", 0, pause_ms=LONG_PAUSE_MS)
+    return replace(flow, steps=(step, *flow.steps), limit=None, budget=None)
 
 
 def draw_child(name: str, chance: random.Random) -> Flow:

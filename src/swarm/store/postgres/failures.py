@@ -68,7 +68,7 @@ class Failures:
         for length in (5, 2):
             if told := _TOLD.get(state[:length]):
                 return self._database(f"{told[0]} ({_first_line(error)})", told[1])
-        if not state:
+        if not state or state.startswith("08"):  # a pooler tells so that the server is away
             return self.unreachable(error)
         return self._database(
             f"the database failed ({state}: {_first_line(error)})",
