@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from swarm.engine.files import FileAccess
 from swarm.engine.hub import EventHub
 from swarm.engine.invocations import Invoker
 from swarm.engine.logs import RunLog
+from swarm.engine.patience import FIRST_PAUSE_SECONDS, patiently
 from swarm.engine.pins import Pins
 from swarm.engine.places import Places
 from swarm.engine.values import Values
@@ -41,9 +42,6 @@ from swarm.store.records import (
 
 LONGEST_SLEEP_SECONDS = 3_600.0
 """The alarm looks at the clock again at least so often, as the clock may be set meanwhile."""
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 5.0
-"""Between attempts to go on with a run after the database has failed."""
 FAILURES_KEPT = 100
 """Runs of which a process remembers what kept it from driving them."""
 
@@ -340,11 +338,12 @@ class Driving(Caller):
             if (error := task.exception()) is not None:
                 self._note_failure(run.id, error)
                 is_lasting = not isinstance(error, DatabaseError) or not self._neighbours.spreads
-                self._spawn(self._follow_up(run, None) if is_lasting else self._take_again(run))
+                follow_up = partial(self._follow_up, run, None)
+                self._see_to(follow_up if is_lasting else partial(self._take_again, run))
             elif driver is not None and driver.has_missed_something:
-                self._spawn(self.adopt(run.id))
+                self._see_to(partial(self.adopt, run.id))
             elif _concerns_others(ended := task.result()):
-                self._spawn(self._follow_up(run, ended))
+                self._see_to(partial(self._follow_up, run, ended))
         self._changed()
 
     def _note_failure(self, run_id: str, error: BaseException) -> None:
@@ -358,20 +357,16 @@ class Driving(Caller):
 
         Nobody else would: the run's owner lives.
         """
-        pause = FIRST_PAUSE_SECONDS
-        claimed = None
-        while claimed is None and not self._is_ending:
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            with contextlib.suppress(DatabaseError):
-                host_id = await self._neighbours.join()
-                if host_id != run.owner:
-                    return  # this process was taken for dead meanwhile
-                claimed = await self._store.claim_run(run.id, host_id, host_id)
-                if claimed is None:
-                    return  # it has ended, or is another's by now
-        if claimed is not None:
+        await asyncio.sleep(FIRST_PAUSE_SECONDS)
+        if self._is_ending or await self._neighbours.join() != run.owner:
+            return  # for others to do: this process is taken for dead, or soon is gone
+        claimed = await self._store.claim_run(run.id, run.owner, run.owner)
+        if claimed is not None:  # else it has ended, or is another's by now
             self.take(claimed)
+
+    def _see_to(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do what others wait for, and nobody else would do."""
+        self._spawn(patiently(work, lambda: self._is_ending))
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
@@ -445,7 +440,7 @@ class Driving(Caller):
             seconds = max(0.0, (from_text(wake_at) - now()).total_seconds())
             loop = asyncio.get_running_loop()
             self._alarm = loop.call_later(
-                min(seconds, LONGEST_SLEEP_SECONDS), lambda: self._spawn(self._ring())
+                min(seconds, LONGEST_SLEEP_SECONDS), lambda: self._see_to(self._ring)
             )
         self._changed()
 

@@ -337,3 +337,26 @@ async def test_runs_that_can_go_on_are_found_when_nobody_was_told(
     assert await store.ready_runs(LATER, limit=2) == ready[:2]
     await store.claim_run(runs["any"].id, "host_2", None)
     assert await store.ready_runs(LATER) == [ready[0], ready[1], ready[3]], "somebody drives it"
+
+
+async def test_a_run_goes_on_when_one_that_it_calls_has_ended(
+    store: Store, samples: Any, workflow: WorkflowRecord
+) -> None:
+    """Whoever drove that one may have been killed before it could tell."""
+    caller, (step,) = await claimed(store, samples, workflow, "a")
+    child = samples.run(workflow, parent_run_id=caller.id, parent_step_id="a")
+    calling = replace(step, status=StepState.RUNNING, child_run_id=child.id)
+    await store.commit(caller.id, caller.epoch, RunChanges((calling,), children=(NewRun(child),)))
+    driven = await store.claim_run(child.id, "host_1", None)
+    assert driven is not None
+    assert await put_to_sleep(store, caller, calling)
+    assert await store.ready_runs(LATER) == []
+    await store.commit(child.id, driven.epoch, RunChanges(run={"status": RunState.SUCCEEDED}))
+    assert await store.ready_runs(LATER) == [caller.id]
+    again = await store.claim_run(caller.id, "host_2", None)
+    assert again is not None
+    assert await store.ready_runs(LATER) == []
+    assert not await put_to_sleep(store, again, calling), "it has ended meanwhile"
+    ended = replace(calling, status=StepState.SUCCEEDED, outputs={})
+    assert await put_to_sleep(store, again, ended)
+    assert await store.ready_runs(LATER) == []

@@ -27,12 +27,19 @@ _EVENT = (
     "WHERE step.run_id = run.id AND step.status = 'waiting' AND step.wait_kind = 'event' "
     f"AND event.received_at > run.created_at AND {_NOT_TAKEN} AND"
 )
+_CALLED = (
+    "JOIN workflow_runs AS child ON child.id = step.child_run_id "
+    "WHERE step.run_id = run.id AND step.status = 'running' AND child.status IN "
+    "('succeeded', 'failed', 'cancelled')"
+)
+"""Of a run: that one which a step of it calls has ended, and the step does not know of it."""
 NEWS = (
     "SELECT run.cancel_requested = 1 OR EXISTS (SELECT 1 FROM answers AS answer "
     "JOIN step_executions AS step ON step.run_id = answer.run_id "
     "AND step.step_id = answer.step_id AND step.item_index = answer.item_index "
     "WHERE answer.run_id = run.id AND step.status = 'waiting') "
     f"OR {_EVENT} step.wait_key IS NULL) OR {_EVENT} event.key = step.wait_key) "
+    f"OR EXISTS (SELECT 1 FROM step_executions AS step INDEXED BY idx_steps_run {_CALLED}) "
     "FROM workflow_runs AS run WHERE run.id = ?"
 )
 _ASLEEP = "wake_at IS NOT NULL AND status = 'waiting' AND owner IS NULL"
@@ -56,9 +63,16 @@ ANSWERED = (
     f"UNION ALL {_WAITING_FOR_EVENT} event.key = step.wait_key)"
     " UNION ALL SELECT id FROM workflow_runs INDEXED BY idx_runs_cancelled "
     "WHERE status = 'waiting' AND cancel_requested = 1"
+    " UNION ALL SELECT run.id FROM workflow_runs AS run INDEXED BY idx_runs_status "
+    "WHERE run.status = 'waiting' AND run.owner IS NULL "
+    "AND EXISTS (SELECT 1 FROM workflow_runs AS called INDEXED BY idx_runs_parent_state "
+    "WHERE called.parent_run_id = run.id) "
+    "AND EXISTS (SELECT 1 FROM step_executions AS step INDEXED BY idx_steps_run "
+    f"{_CALLED})"
     ") AND status || '' = 'waiting' AND owner IS NULL ORDER BY id LIMIT ?"
 )
-"""Reads the steps that wait, of all runs; there are far fewer of those than of any others."""
+"""Reads the steps that wait, of all runs, and the runs: there are far fewer of those than of any
+others."""
 NEXT_WAKE = (
     "SELECT wake_at FROM workflow_runs INDEXED BY idx_runs_wake "
     f"WHERE {_ASLEEP} AND wake_at > ? ORDER BY wake_at LIMIT 1"
