@@ -82,7 +82,7 @@ def test_whatever_befalls_a_fleet_every_accepted_run_ends_as_if_nothing_had(
     fleet_home.server.execute(statements(), fleet_home.place.database)
     chaos = FleetChaos(fleet_home, flows, enduring, rng)
     chaos.begin()
-    chaos.kill(scale(small=5, full=100))
+    chaos.kill(scale(small=3, full=100))
     chaos.settle()
     measured = check(fleet_home, chaos, {flow.name: flow for flow in flows}, may_overlap=True)
     (steps,) = query(fleet_home.url, "SELECT count(*) AS count FROM step_executions")
