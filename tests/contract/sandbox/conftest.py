@@ -1,4 +1,7 @@
-"""Every backend serves the same contract."""
+"""Every backend serves the same contract, the tests of a module one after the other.
+
+So they also show that a call leaves nothing behind for the next, however it ended.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from swarm.kernel.settings import Settings
 from swarm.sandbox.linux.backend import NamespaceBackend
@@ -23,18 +27,33 @@ if SCALE == "full":
     LEVELS.append("microvm")
 
 
-@pytest.fixture(params=LEVELS)
-async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SandboxBackend]:
-    settings = Settings(home=tmp_path / "home")
+@pytest_asyncio.fixture(params=LEVELS, scope="module", loop_scope="module")
+async def isolated(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[SandboxBackend | None]:
+    """The backend of a level; None for the level without isolation."""
+    settings = Settings(home=tmp_path_factory.mktemp("contract") / "home")
     made: SandboxBackend
     if request.param == "none":
-        made = UnisolatedBackend(settings)
-    elif request.param == "microvm":
+        yield None
+        return
+    if request.param == "microvm":
         made = MicrovmBackend(machines.image_settings())  # Whose home has the snapshots.
     else:
         made = NamespaceBackend(settings)
         if request.param == "pool":
             made = PooledBackend(made, settings)
+    yield made
+    await made.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def backend(isolated: SandboxBackend | None, tmp_path: Path) -> AsyncIterator[SandboxBackend]:
+    if isolated is not None:
+        yield isolated
+        return
+    # It takes this process's own streams, which pytest changes from test to test.
+    made = UnisolatedBackend(Settings(home=tmp_path / "home"))
     yield made
     await made.close()
 

@@ -11,6 +11,8 @@ from swarm.kernel.errors import SwarmError
 from swarm.sandbox.ports import Outcome
 from tests.contract.sandbox.calling import CONTEXT, Caller, limits
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest.mark.parametrize(
     ("value", "fault"),

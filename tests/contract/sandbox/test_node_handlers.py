@@ -7,6 +7,8 @@ import pytest
 from swarm.sandbox.ports import Outcome
 from tests.contract.sandbox.calling import Caller, limits
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest.mark.parametrize(
     ("entry", "code"),

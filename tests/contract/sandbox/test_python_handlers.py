@@ -7,6 +7,8 @@ import pytest
 from swarm.sandbox.ports import Outcome
 from tests.contract.sandbox.calling import Caller
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 async def test_a_function_of_inputs_answers(call: Caller) -> None:
     result = await call("def handler(inputs): return {'twice': inputs['n'] * 2}", {"n": 21})

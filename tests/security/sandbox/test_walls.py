@@ -12,6 +12,8 @@ from swarm.sandbox.linux import plan
 from swarm.sandbox.linux.backend import NamespaceBackend
 from tests.contract.sandbox.calling import CONTEXT, Caller
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 CALLS = """
     import contextlib, ctypes, errno, os
     libc = ctypes.CDLL(None, use_errno=True)
