@@ -1,10 +1,10 @@
 """Measure on this machine what benchmarks/capacity.toml says of Swarm, and print it.
 
-usage: python benchmarks/measure_capacity.py [--database postgresql://... --seconds-of-notify 3]
+usage: python benchmarks/measure_capacity.py [--database postgresql://...|private]
 
 On SQLite, or with --database on an empty PostgreSQL of this machine whose commits wait for the disk
-(psql is used to ask it). What is printed goes into capacity.toml by hand: which of it is typical is
-for a person to say.
+(psql and pgbench are used to ask it); `private` starts one. What is printed goes into capacity.toml
+by hand: which of it is typical is for a person to say.
 """
 
 from __future__ import annotations
@@ -12,19 +12,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+from private_postgres import find_binaries, running_server
 
 PROGRAM = Path(__file__).parent / "engines" / "with_swarm.py"
 STEPS_PER_RUN = 5
 CURVE = (1, 2, 4, 16, 50)
-NOTIFIERS = 8
+CLIENTS = (1, 8, 32)
+"""Connections that commit at once."""
+DURABLE = Path("/var/tmp")
+"""Where a private database lies: /tmp may be a RAM disk."""
 
 
 def run_engine(folder: Path, work: str, runs: int, at_once: int, where: str = "instant") -> float:
@@ -83,25 +88,34 @@ class Server:
         return int(self.ask("SELECT pg_database_size(current_database())"))
 
 
-def notifying(server: Server, seconds: float, notify: str) -> float:
-    """Commits per second of NOTIFIERS connections, each with one insert and ``notify``."""
-    script = f"INSERT INTO capacity_probe VALUES (1);{notify}"
+def committing(server: Server, clients: int, seconds: float, statement: str) -> float:
+    """Commits per second of so many connections, each of one insert and ``statement``."""
     server.ask("CREATE TABLE IF NOT EXISTS capacity_probe (n int)")
-
-    def commit(number: int) -> int:
-        body = f"\\set AUTOCOMMIT on\nBEGIN;{script}COMMIT;\n" * 50
-        count, end = 0, time.monotonic() + seconds
-        while time.monotonic() < end:
-            subprocess.run(["psql", "-qAt", server.url], input=body, text=True, check=True)
-            count += 50
-        return count
-
-    began = time.monotonic()
-    with ThreadPoolExecutor(NOTIFIERS) as pool:
-        count = sum(pool.map(commit, range(NOTIFIERS)))
-    took = time.monotonic() - began
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        script.write(f"BEGIN;\nINSERT INTO capacity_probe VALUES (1);\n{statement}COMMIT;\n")
+        script.flush()
+        done = subprocess.run(
+            [
+                pgbench(),
+                *("--no-vacuum", "--protocol", "prepared", "--file", script.name),
+                *("--client", str(clients), "--jobs", str(min(2, clients))),
+                *("--time", f"{seconds:.0f}", server.url),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     server.ask("DROP TABLE capacity_probe")
-    return count / took
+    found = re.search(r"tps = ([0-9.]+)", done.stdout)
+    if found is None:
+        raise RuntimeError(f"pgbench did not tell a rate: {done.stdout}")
+    return float(found[1])
+
+
+def pgbench() -> str:
+    """Comes with PostgreSQL's server, off the path on Debian."""
+    folder = find_binaries()
+    return "pgbench" if folder is None else str(folder / "pgbench")
 
 
 def tell(name: str, value: float, unit: str) -> None:
@@ -131,18 +145,14 @@ def measure_engine(folder: Path, server: Server | None) -> None:
             tell("  database processor", used, "ms per step")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--database", help="URL of an empty PostgreSQL on this machine")
-    parser.add_argument("--seconds-of-notify", type=float, default=3.0)
-    options = parser.parse_args()
-    server = None
-    if options.database:
-        os.environ["SWARM_DATABASE_URL"] = options.database
-        server = Server(options.database)
-        for notify in ("", "NOTIFY capacity_probe;"):
-            rate = notifying(server, options.seconds_of_notify, notify)
-            tell(f"commits{' that notify' if notify else ''}", rate, "commits/s")
+def measure_commits(server: Server, seconds: float) -> None:
+    for title, statement in (("commits", ""), ("commits that notify", "NOTIFY capacity_probe;\n")):
+        for clients in CLIENTS:
+            rate = committing(server, clients, seconds, statement)
+            tell(f"{title}, {clients} at once", rate, "commits/s")
+
+
+def measure_swarm(server: Server | None) -> None:
     with tempfile.TemporaryDirectory(prefix=".swarm-bench-", dir=Path.home()) as folder:
         measure_engine(Path(folder), server)
         if server is None:
@@ -150,6 +160,26 @@ def main() -> int:
             run_engine(Path(folder) / "sandbox", "runs", calls // STEPS_PER_RUN, 4, "sandbox")
             used = (processor_seconds() - before) * 1000 / (calls + 5 * STEPS_PER_RUN)
             tell("sandbox_cpu_ms", used, "ms per call, host included")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--database", help="URL of an empty PostgreSQL here, or `private`")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each kind of commits")
+    parser.add_argument("--commits-only", action="store_true", help="nothing of Swarm")
+    options = parser.parse_args()
+    server = None
+    with ExitStack() as closing:
+        url = options.database
+        if url == "private":
+            started = closing.enter_context(running_server(durable=True, parent=DURABLE))
+            url = started.url(started.create_database())
+        if url:
+            os.environ["SWARM_DATABASE_URL"] = url
+            server = Server(url)
+            measure_commits(server, options.seconds)
+        if not options.commits_only:
+            measure_swarm(server)
     return 0
 
 

@@ -93,6 +93,19 @@ def lognormal(mean: float, variation: float) -> Callable[[random.Random], float]
     return lambda rng: rng.lognormvariate(middle, sigma) if sigma else mean
 
 
+def slowdown(servers: int, busy: float) -> float:
+    """How many times as long a job takes as alone, where jobs share ``servers`` equal processors.
+
+    The mean of M/M/k, which first come first served and an equal share of processors have in
+    common.
+
+    Args:
+        servers: k.
+        busy: the share of their time that they are in use, less than 1.
+    """
+    return 1 + erlang_c(servers, busy * servers) / (servers * (1 - busy))
+
+
 @dataclass(frozen=True)
 class GroupCommit:
     """A writer that commits all that has come while it committed what came before."""

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from private_postgres import PostgresServer, running_server
+from private_postgres import PostgresServer, find_binaries, running_server
 from soak_load import Account, Load
 from soak_report import as_json, say_report
 from soak_rule import Judgement, judge_growth, judge_latency
@@ -182,8 +182,24 @@ async def worker(
 # -- the soak ------------------------------------------------------------------------------------
 
 
-async def soak(options: Options, server: PostgresServer, folder: Path, report: Report) -> None:
-    """Have it all done; what was found goes into ``report`` as it is found."""
+@dataclass(frozen=True)
+class Fleet:
+    """Workers on an empty database, and what asks them for runs."""
+
+    load: Load
+    workers: dict[str, tuple[int, Path]]
+    """The process and the home of each."""
+    watching: psycopg.AsyncConnection[Any]
+    """A connection to look at them."""
+    stop: asyncio.Event
+    """Set when all is to end early."""
+
+
+@asynccontextmanager
+async def fleet(
+    options: Options, server: PostgresServer, folder: Path, report: Report
+) -> AsyncIterator[Fleet]:
+    """Have workers started, and ended afterwards; SIGTERM sets ``stop``."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -206,9 +222,17 @@ async def soak(options: Options, server: PostgresServer, folder: Path, report: R
             )
             for _ in range(2)
         ]
-        load = Load(swarm, looking, random.Random(options.seed), stop)
+        yield Fleet(
+            Load(swarm, looking, random.Random(options.seed), stop), workers, watching, stop
+        )
+
+
+async def soak(options: Options, server: PostgresServer, folder: Path, report: Report) -> None:
+    """Have it all done; what was found goes into ``report`` as it is found."""
+    async with fleet(options, server, folder, report) as running:
+        load, stop = running.load, running.stop
         report.rate = await rate_of(options, load, report)
-        watch = Watch(watching, server.pid, workers, folder)
+        watch = Watch(running.watching, server.pid, running.workers, folder)
         report.samples = watch.samples
         if stop.is_set():
             return
@@ -248,6 +272,7 @@ async def look_regularly(
     due = loop.time()
     while True:
         sample = await watch.look()
+        report.seconds = sample["at"]
         progress(
             f"{sample['at']:7.0f} s  {load.account.asked} asked, {load.unfinished} under way, "
             f"{load.account.wrong_count} wrong; database {sample['database bytes'] / 1e6:.0f} MB, "
@@ -296,19 +321,19 @@ def parsed() -> tuple[Options, Path | None]:
 
 def main() -> int:
     options, file = parsed()
+    if find_binaries() is None:
+        progress("PostgreSQL is missing (Debian, Ubuntu: apt-get install postgresql)")
+        return 5
     report = Report(options)
     folder = Path(tempfile.mkdtemp(prefix="swarm-soak-", dir=DURABLE))
     try:
         with running_server(durable=True, settings=SERVER, parent=DURABLE) as server:
             asyncio.run(soak(options, server, folder, report))
-    except FileNotFoundError as error:
-        progress(str(error))
-        return 5
-    finally:
+    finally:  # whatever ended it: what was found until then is told
         shutil.rmtree(folder, ignore_errors=True)
-    say_report(report)
-    if file:
-        file.write_text(as_json(report))
+        say_report(report)
+        if file:
+            file.write_text(as_json(report))
     return 0 if report.is_kept else 1
 
 

@@ -235,7 +235,8 @@ class RunJournal(Protocol):
 
     async def purge_runs(self, completed_before: str, limit: int = 1000) -> list[str]:
         """Delete ended runs completed (or imported, if they were) before then, oldest first, with
-        their steps, invocations, attributes and answers; return ids."""
+        their steps, invocations, attributes and answers; return ids. A run that was called stays
+        until its caller has ended."""
         ...
 
     async def known_runs(self, run_ids: Sequence[str]) -> frozenset[str]:

@@ -363,6 +363,22 @@ async def test_purging_deletes_old_ended_runs_with_their_rows(
     assert {run.id for run in await store.list_runs(RunFilter())} == {young.id, live.id}
 
 
+async def test_no_run_is_deleted_before_the_one_that_called_it_has_ended(
+    store: Store, samples: Any, workflow: WorkflowRecord
+) -> None:
+    """The caller may not have looked yet how it ended: a worker may be behind, or away."""
+    caller = samples.run(workflow)
+    called = samples.run(workflow, parent_run_id=caller.id, root_run_id=caller.id)
+    for run in (caller, called):
+        await store.create_run(NewRun(run))
+    await end(store, called, RunState.SUCCEEDED, "2026-01-01T00:00:00.000000Z")
+    before = "2026-01-15T00:00:00.000000Z"
+    assert await store.purge_runs(before) == []
+    assert await store.delete_runs([called.id]) == []
+    await end(store, caller, RunState.SUCCEEDED, "2026-02-01T00:00:00.000000Z")
+    assert await store.purge_runs(before) == [called.id]
+
+
 async def test_runs_that_are_named_are_deleted_if_they_have_ended(
     store: Store, samples: Any, workflow: WorkflowRecord
 ) -> None:

@@ -59,10 +59,16 @@ _STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "pro
 _INVOCATIONS = Upsert(
     INVOCATIONS, key=("id",), keep=("run_id", "agent_id", "step_id", "item_index", "project_id")
 )
+_NOT_AWAITED = (
+    "NOT EXISTS (SELECT 1 FROM workflow_runs AS caller "
+    f"WHERE caller.id = workflow_runs.parent_run_id AND caller.status NOT IN {_FINAL})"
+)
+"""No run goes before its caller has ended: the caller may not have looked yet how it did."""
 OLDEST_ENDED = (
     "SELECT id FROM workflow_runs INDEXED BY idx_runs_completed WHERE completed_at IS NOT NULL "
     "AND coalesce(imported_at, completed_at) < ? "
-    f"AND status IN {_FINAL} ORDER BY coalesce(imported_at, completed_at) LIMIT ?"
+    f"AND status IN {_FINAL} AND {_NOT_AWAITED} "
+    "ORDER BY coalesce(imported_at, completed_at) LIMIT ?"
 )
 _SETTABLE = frozenset(RUNS.columns) - {"id", "epoch", "project_id", "created_at"}
 _PURGED = (
@@ -258,7 +264,10 @@ def purge(connection: Connection, completed_before: str, limit: int) -> list[str
 def delete_ended(connection: Connection, run_ids: Sequence[str]) -> list[str]:
     """Delete those of these runs that have ended with their rows; return their ids."""
     marks = ", ".join("?" * len(run_ids))
-    ended = f"SELECT id FROM workflow_runs WHERE id IN ({marks}) AND status IN {_FINAL}"
+    ended = (
+        f"SELECT id FROM workflow_runs WHERE id IN ({marks}) AND status IN {_FINAL} "
+        f"AND {_NOT_AWAITED}"
+    )
     return _delete(connection, connection.execute(ended, list(run_ids)).fetchall())
 
 
