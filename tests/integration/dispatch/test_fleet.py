@@ -212,6 +212,31 @@ async def test_a_follower_is_told_when_its_run_is_taken(engine: Callable[..., En
     assert loop.time() - begun < 3
 
 
+async def test_a_follower_that_gives_up_leaves_nothing_behind_and_others_waiting(
+    engine: Callable[..., Engine],
+) -> None:
+    worker, client = engine(), engine("run")
+    worker.places = 0
+    await worker.join()
+    await client.peers.place([Placement("run_1")])
+    await client.join()
+    assert client.peers._node is not None
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await client.peers.until_taken("run_1")
+    assert not client.peers._node._awaiting
+    waits = asyncio.ensure_future(client.peers.until_taken("run_1"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await client.peers.until_taken("run_1")
+    begun = asyncio.get_running_loop().time()
+    worker.places = 1
+    worker.peers.has_room()
+    await waits
+    assert asyncio.get_running_loop().time() - begun < 3
+    assert not client.peers._node._awaiting
+
+
 async def test_who_leaves_is_missed_at_once(engine: Callable[..., Engine]) -> None:
     stays, goes = engine(lease=60.0), engine(lease=60.0)
     await stays.join()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import chain
 from typing import Final, LiteralString, Protocol
 
 from swarm.dispatch.fleet.database import Asking, Listening
@@ -65,7 +66,8 @@ class Node:
         self._handler: Handler | None = None
         self._server = Server(self._answer)
         self.links = Links(self.id, self._outbox, self._server.accept)
-        self._awaiting: dict[str, asyncio.Future[None]] = {}
+        self._awaiting: dict[str, set[asyncio.Future[None]]] = {}
+        """Who waits here until a run is taken up, by the run."""
         self._awaited: OrderedDict[str, set[str]] = OrderedDict()
         self._taken: OrderedDict[str, None] = OrderedDict()
         """Runs that were taken up here: they may have ended before their followers are heard."""
@@ -154,7 +156,7 @@ class Node:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.links.close()
         await self._listening.close()
-        for future in self._awaiting.values():
+        for future in chain.from_iterable(self._awaiting.values()):
             future.cancel()
 
     async def _flush(self) -> None:
@@ -220,17 +222,14 @@ class Node:
         elif channel != channel_of(self.id):
             self._wanted()
         elif payload.startswith("taken "):
-            if (future := self._awaiting.pop(payload.split(" ")[1], None)) and not future.done():
-                future.set_result(None)
+            wake(self._awaiting.pop(payload.split(" ")[1], ()))
         else:
             self.links.heard(payload)
 
     def _gap(self) -> None:
         """It listens anew: what was told meanwhile is lost."""
         self.links.reset()
-        for future in self._awaiting.values():
-            if not future.done():
-                future.set_result(None)
+        wake(chain.from_iterable(self._awaiting.values()))
         self._awaiting.clear()
         self._missed()
         self._wanted()
@@ -247,11 +246,17 @@ class Node:
 
     async def until_taken(self, run_id: str, seconds: float) -> None:
         """Wait until a worker says that it has taken the run up, or ``seconds`` have passed."""
-        if run_id not in self._awaiting:
-            self._awaiting[run_id] = asyncio.get_running_loop().create_future()
+        future = asyncio.get_running_loop().create_future()
+        waiting = self._awaiting.setdefault(run_id, set())
+        if not waiting:
             self._outbox.put(FLEET_CHANNEL, f"awaited {run_id} {self.id}")
-        await asyncio.wait({self._awaiting[run_id]}, timeout=seconds)
-        self._awaiting.pop(run_id, None)
+        waiting.add(future)
+        try:
+            await asyncio.wait({future}, timeout=seconds)
+        finally:  # whoever follows the run may have heard otherwise that it was taken up
+            waiting.discard(future)
+            if not waiting and self._awaiting.get(run_id) is waiting:
+                del self._awaiting[run_id]
 
     def _remember(self, run_id: str, host_id: str) -> None:
         """Tell a host of a run at once, if it was taken up here, or when it is."""
@@ -274,3 +279,10 @@ class Node:
         if self._handler is None:
             raise UnavailableError("this process drives no runs", where=self.id)
         return await self._handler(method, params, emit)
+
+
+def wake(waiting: Iterable[asyncio.Future[None]]) -> None:
+    """Have all of those go on that still wait."""
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
