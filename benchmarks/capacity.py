@@ -67,7 +67,7 @@ class Need:
 class Model:
     """The figures, and what follows from them."""
 
-    def __init__(self, document: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
         self.curve = {int(runs): rate for runs, rate in document["measured_curve"].items()}
         self.sqlite_loop_ms, self.sqlite_commit_ms = calibrate(self["chain_ms"], self["busy_steps"])
@@ -152,6 +152,19 @@ def check(model: Model) -> str:
         told = simulate_runs(runs, model.sqlite_loop_ms, commit)
         rows.append([runs, f"{measured:,}", f"{told:,.0f}", f"{told / measured - 1:+.0%}"])
     return table(["runs at once", "measured, steps/s", "model, steps/s", "off by"], rows)
+
+
+def fleet(model: Model) -> str:
+    """What processor times say of a fleet on one machine, beside what it did."""
+    rows = []
+    for found in model.document["measured_fleet"]:
+        used = found["used_ms"]
+        told = min(found["cores"] * MS / sum(used), found["workers"] * MS / used[0])
+        off = told / found["runs"] - 1
+        rows.append(
+            [found["what"], found["workers"], f"{found['runs']:,}", f"{told:,.0f}", f"{off:+.0%}"]
+        )
+    return table(["work", "workers", "measured, runs/s", "model, runs/s", "off by"], rows)
 
 
 def waiting(model: Model) -> str:
@@ -283,6 +296,7 @@ def size(count: float) -> str:
 TABLES = {
     "figures": figures,
     "check": check,
+    "fleet": fleet,
     "waiting": waiting,
     "sizes": sizes,
     "limits": limits,
