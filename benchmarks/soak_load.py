@@ -173,7 +173,7 @@ class Load:
         try:
             run = await self._swarm.runs.create(kind.request(name, value))
             self._outstanding[run.id] = Asked(kind, value, due, place)
-            await self._swarm.runs.start_detached(run.id)
+            await self._swarm.runs.start_detached(run)
         except SwarmError as error:
             account.complain(f"{kind.name} {name} was refused: {error}")
             if place is not None:
