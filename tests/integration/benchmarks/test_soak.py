@@ -47,7 +47,7 @@ def test_a_fleet_that_keeps_all_its_runs_grows_by_the_rule(tmp_path: Path, scale
     found: dict[str, Any] = json.loads(file.read_text())
     assert (found["wrong"], found["lost"], found["complaints"]) == (0, 0, [])
     assert found["exits"] == {"worker 1": 0, "worker 2": 0}
-    assert seconds <= found["seconds"] < 10 * seconds
+    assert seconds - 1 <= found["seconds"] < 10 * seconds
     assert found["asked"] == sum(found["ended"].values()) > RATE * seconds / 2
     assert found["ended"]["chain"] > found["asked"] / 2
     assert sum(window["runs"] for window in found["windows"]) == found["asked"]
