@@ -315,7 +315,6 @@ class Session:
                 # Plans are made once and kept: one made for an empty table must serve a full one.
                 raw.execute("SET enable_seqscan = off")
                 raw.execute("SET plan_cache_mode = force_generic_plan")
-                raw.prepare_threshold = 0
             check_version(raw, self._failures, self._known)
             raw.commit()
         except BaseException:
