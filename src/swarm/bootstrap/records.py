@@ -20,7 +20,7 @@ from swarm.kernel.settings import Settings
 from swarm.packages.grants import Permissions, collect_grants
 from swarm.packages.references import AGENTS, WORKFLOWS, choose_version
 from swarm.store.ports import ArtifactStore, Store
-from swarm.store.records import AgentRecord, RunRecord, WorkflowRecord
+from swarm.store.records import AgentRecord, RunRecord, RunState, WorkflowRecord
 from swarm.store.shared.files import SharedFiles
 
 
@@ -53,14 +53,27 @@ class Records:
 
     async def orphans(self) -> list[RunRecord]:
         """Runs that have not ended and whose host is gone, or never took them up."""
-        return [
-            run for run in await self.store.unfinished_runs() if not await self._is_seen_to(run)
-        ]
+        spreads = self.peers.spreads
+        living: dict[str, bool] = {}
+        orphans: list[RunRecord] = []
+        after = ""
+        while page := await self.store.unfinished_runs(after, begun=spreads):
+            after = page[-1].id
+            for owner in {run.owner for run in page if run.owner is not None}.difference(living):
+                living[owner] = await self.peers.is_alive(owner)
+            # In a fleet, those without an owner are in the queue.
+            orphans += [
+                run for run in page if not (spreads if run.owner is None else living[run.owner])
+            ]
+        return orphans
 
-    async def _is_seen_to(self, run: RunRecord) -> bool:
+    async def is_orphan(self, run: RunRecord) -> bool:
+        """Whether this run is one of :meth:`orphans`."""
+        if run.status.is_final or (run.status is RunState.WAITING and run.owner is None):
+            return False
         if run.owner is None:
-            return self.peers.spreads  # it is in the queue
-        return await self.peers.is_alive(run.owner)
+            return not self.peers.spreads
+        return not await self.peers.is_alive(run.owner)
 
 
 @asynccontextmanager

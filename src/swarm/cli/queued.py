@@ -14,7 +14,7 @@ async def queued_note(peers: Peers, run: RunRecord) -> str | None:
         peers: the processes that could drive it.
         run: as it is recorded now.
     """
-    if run.status is not RunState.PENDING or run.owner is not None:
+    if run.status not in (RunState.PENDING, RunState.RUNNING) or run.owner is not None:
         return None
     if not await peers.serves(Placement(run.id, run.priority, run.runs_on, run.format_version)):
         if run.runs_on:

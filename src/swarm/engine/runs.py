@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 
-from swarm.dispatch.ports import Duties, Membership, Peers, Placement, is_spread
+from swarm.dispatch.ports import Duties, Membership, Peers, is_spread
 from swarm.engine.api import ForkRequest, RunRequest, Runs
 from swarm.engine.background import WorkerStarter
 from swarm.engine.creation import RunCreator, reopened_steps
@@ -26,6 +26,7 @@ from swarm.engine.invocations import Invoker
 from swarm.engine.logs import read_log
 from swarm.engine.lookup import find_run
 from swarm.engine.pins import Pins
+from swarm.engine.placement import foremost, is_understood, placement, refuse_newer
 from swarm.engine.values import Values
 from swarm.kernel.clock import now_text
 from swarm.kernel.errors import ConflictError, UnavailableError
@@ -35,13 +36,15 @@ from swarm.kernel.settings import Settings
 from swarm.store.ports import ArtifactStore, Store
 from swarm.store.records import (
     NO_ITEM,
-    RUN_FORMAT,
     RunChanges,
     RunFilter,
     RunRecord,
     RunState,
     StepRecord,
 )
+
+SWEPT_AT_ONCE = 1000
+"""Runs that are read at once when those that nobody drives are looked for."""
 
 
 class RunService(Runs):
@@ -242,33 +245,54 @@ class RunService(Runs):
     # -- mending ---------------------------------------------------------------------------------
 
     async def orphans(self) -> list[RunRecord]:
-        undriven = await self._undriven()
-        if self._peers.spreads:  # those that nobody has taken yet are in the queue
-            return [run for run in undriven if run.owner is not None]
-        return undriven
+        spreads = self._peers.spreads
+        # Of those that nobody has taken yet, a queue takes care.
+        return [
+            run
+            async for page in self._undriven(begun=spreads)
+            for run in page
+            if run.owner is not None or not spreads
+        ]
 
-    async def _undriven(self) -> list[RunRecord]:
-        """Runs that have not ended, do not wait, and that nobody alive drives."""
-        unfinished = {run.id: run for run in await self._store.unfinished_runs()}
-        owners = {run.owner for run in unfinished.values() if run.owner is not None}
-        living = {owner for owner in owners if await self._peers.is_alive(owner)}
-        orphans = []
-        for run in unfinished.values():
-            if run.owner in living:
-                continue
-            is_called = run.parent_run_id in unfinished
-            if is_called and not (self._peers.spreads and is_spread(run)):
-                continue  # its caller's host will see to it
-            orphans.append(run)
-        return orphans
+    async def _undriven(self, *, begun: bool = False) -> AsyncIterator[list[RunRecord]]:
+        """Runs that have not ended, do not wait, and that nobody alive drives: by pages, as there
+        may be very many, and without their documents."""
+        living: dict[str, bool] = {}
+        callers: dict[str, bool] = {}
+        after = ""
+        while page := await self._store.unfinished_runs(after, SWEPT_AT_ONCE, begun=begun):
+            after = page[-1].id
+            undriven = []
+            for run in page:
+                owner = run.owner
+                if owner is not None and owner not in living:
+                    living[owner] = await self._peers.is_alive(owner)
+                if (owner is None or not living[owner]) and not await self._is_called(run, callers):
+                    undriven.append(run)
+            yield undriven
+
+    async def _is_called(self, run: RunRecord, callers: dict[str, bool]) -> bool:
+        """Whether its caller's host will see to the run: the caller goes on."""
+        caller_id = run.parent_run_id
+        if caller_id is None or (self._peers.spreads and is_spread(run)):
+            return False
+        if caller_id not in callers:
+            caller = await self._store.get_run(caller_id)
+            callers[caller_id] = caller is not None and (
+                caller.status in (RunState.PENDING, RunState.RUNNING)
+                or (caller.status is RunState.WAITING and caller.owner is not None)
+            )
+        return callers[caller_id]
 
     async def resume(self, run_ids: Sequence[str] = (), *, latest: bool = False) -> list[RunRecord]:
         if run_ids:
             return [await self._resume_one(run_id, latest) for run_id in run_ids]
-        undriven = await self._undriven()
-        if self._peers.spreads:
-            undriven = list(await self._place(foremost(undriven)))
-        taken = [run for run in undriven if await self.adopt(run.id)]
+        taken: list[RunRecord] = []
+        counts: Counter[tuple[str, str]] = Counter()
+        async for undriven in self._undriven():
+            if self._peers.spreads:
+                undriven = list(await self._place(foremost(undriven, counts)))
+            taken += [run for run in undriven if await self.adopt(run.id)]
         ready = [await self.get(run_id) for run_id in await self._store.ready_runs(now_text())]
         left = await self._place(ready)
         return [*taken, *[run for run in left if await self.adopt(run.id)]]
@@ -281,13 +305,14 @@ class RunService(Runs):
             )
         refuse_newer(run)
         if not run.status.is_final:
-            if not await self.adopt(run.id, forget_cancel=True):
+            if not await self._go_on(run):
                 raise ConflictError(
                     f"run {run.id} is being driven by another process",
                     remedy="follow it with `swarm runs logs --follow`",
                 )
             return run
-        host_id = await self._join_as()
+        # Where there is a queue, who may drive it is decided as for a new run.
+        host_id = None if self._peers.spreads else await self._join_as()
         compiled = await self._pins.workflow(run.workflow_id)
         steps = reopened_steps(await self._store.list_steps(run.id), compiled)
         pins: dict[str, JsonValue] = {}
@@ -298,8 +323,19 @@ class RunService(Runs):
         reopened = await self._store.reopen_run(run.id, host_id, changes)
         if reopened is None:
             raise ConflictError(f"run {run.id} has just been taken up by another process")
-        self._driving.take(reopened)
+        if host_id is not None:
+            self._driving.take(reopened)
+        elif await self._place([reopened]):
+            await self.adopt(reopened.id)
         return reopened
+
+    async def _go_on(self, run: RunRecord) -> bool:
+        """Have a run that has not ended go on; False if somebody drives it."""
+        if not self._peers.spreads or run.cancel_requested:
+            return await self.adopt(run.id, forget_cancel=True)
+        if await self._is_owned(run):
+            return False
+        return not await self._place([run]) or await self.adopt(run.id)
 
     async def retry(self, run_id: str) -> RunRecord:
         return await self._creator.create_again(await self.get(run_id))
@@ -436,42 +472,3 @@ class RunService(Runs):
     def driving(self) -> frozenset[str]:
         """Ids of the runs that this process drives."""
         return self._driving.ids
-
-
-def placement(run: RunRecord) -> Placement:
-    """The run, for a process that is to take it up."""
-    return Placement(run.id, run.priority, run.runs_on, run.format_version)
-
-
-def is_understood(run: RunRecord) -> bool:
-    """Whether this Swarm can drive the run."""
-    return run.format_version <= RUN_FORMAT
-
-
-def refuse_newer(run: RunRecord) -> None:
-    """Refuse to drive what only a newer Swarm understands.
-
-    Raises:
-        ConflictError: it is such a run.
-    """
-    if not is_understood(run):
-        raise ConflictError(
-            f"run {run.id} was recorded by a newer Swarm (format {run.format_version}); this one "
-            f"understands runs up to format {RUN_FORMAT}",
-            remedy="upgrade this Swarm, or leave the run to a newer worker",
-        )
-
-
-def foremost(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """Runs without those that would only find the places of their concurrency key taken: of the
-    pending ones, as many as may go on at once."""
-    counts: Counter[tuple[str, str]] = Counter()
-    kept = []
-    for run in sorted(runs, key=lambda run: -run.priority):
-        if run.status is RunState.PENDING and run.concurrency_key is not None:
-            key = (run.project_id, run.concurrency_key)
-            counts[key] += 1
-            if counts[key] > (run.concurrency_limit or len(runs)):
-                continue
-        kept.append(run)
-    return kept

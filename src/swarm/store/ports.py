@@ -139,9 +139,12 @@ class RunJournal(Protocol):
         """
         ...
 
-    async def reopen_run(self, run_id: str, owner: str, changes: RunChanges) -> RunRecord | None:
-        """Take an ended run up again as ``owner``: apply ``changes``, set it running, raise its
-        epoch, all in one commit. None if the run has not ended (somebody else reopened it).
+    async def reopen_run(
+        self, run_id: str, owner: str | None, changes: RunChanges
+    ) -> RunRecord | None:
+        """Take an ended run up again as ``owner``, or for whoever claims it: apply ``changes``,
+        set it running, raise its epoch, all in one commit. None if the run has not ended (somebody
+        else reopened it).
 
         Its outputs, step_results, error, completed_at, wake_at and cancel_requested are emptied
         unless ``changes`` sets them, and the answers to the steps in ``changes`` are forgotten.
@@ -218,9 +221,12 @@ class RunJournal(Protocol):
         """The result with this key that has not expired at ``moment``."""
         ...
 
-    async def unfinished_runs(self) -> list[RunRecord]:
-        """Every run that has not ended, oldest first, whoever owns it; waiting runs without an
-        owner are left out."""
+    async def unfinished_runs(
+        self, after: str = "", limit: int = 1000, *, begun: bool = False
+    ) -> list[RunRecord]:
+        """Runs that have not ended, whoever owns them, oldest first: a page of those whose ids
+        come after ``after``, without their documents. Waiting runs without an owner are left out,
+        and with ``begun`` those that are pending."""
         ...
 
     async def list_steps(self, run_id: str) -> list[StepRecord]:

@@ -301,6 +301,13 @@ async def test_runs_are_listed_newest_first_by_filter_and_page(
         for run in reversed(runs)
         if not run.status.is_final and (run.owner or run.status != RunState.WAITING)
     ], "waiting runs that nobody drives are left out"
+    unfinished = await store.unfinished_runs()
+    page = await store.unfinished_runs(limit=2)
+    assert page == unfinished[:2]
+    assert await store.unfinished_runs(page[-1].id) == unfinished[2:]
+    assert await store.unfinished_runs(begun=True) == [
+        run for run in unfinished if run.status is not RunState.PENDING
+    ]
 
 
 async def test_a_summary_leaves_the_documents_out(

@@ -77,7 +77,7 @@ async def _show_run(
     options: Globals, records: Records, details: RunDetails, items: bool, save: Path | None
 ) -> None:
     run = details.run
-    is_orphan = any(orphan.id == run.id for orphan in await records.orphans())
+    is_orphan = await records.is_orphan(run)
     kept = await keep_files(
         run.outputs or {},
         records.artifacts,

@@ -34,12 +34,29 @@ SUMMARY_COLUMNS = ", ".join(
     for name in RUNS.columns
 )
 
-UNFINISHED = (
-    f"SELECT {RUNS.column_list} FROM workflow_runs WHERE id IN ("
-    "SELECT id FROM workflow_runs INDEXED BY idx_runs_status WHERE status IN "
-    "('pending', 'running') UNION ALL SELECT id FROM workflow_runs INDEXED BY idx_runs_driven "
-    "WHERE status = 'waiting' AND owner IS NOT NULL) ORDER BY id"
+_OF_STATE = (
+    "SELECT * FROM (SELECT id FROM workflow_runs INDEXED BY idx_runs_status "
+    "WHERE status = '{}' AND id > ? ORDER BY id LIMIT ?) AS {}"
 )
+_DRIVEN = (
+    "SELECT * FROM (SELECT id FROM workflow_runs INDEXED BY idx_runs_driven WHERE "
+    "status = 'waiting' AND owner IS NOT NULL AND id > ? ORDER BY id LIMIT ?) AS driven"
+)
+
+
+def unfinished_query(*states: str) -> str:
+    """The runs in these states and those that somebody drives while they wait, a page of them:
+    each index is read no further than the page is long. An id and a limit are given for each, and
+    the limit of all."""
+    parts = [*(_OF_STATE.format(state, state) for state in states), _DRIVEN]
+    return (
+        f"SELECT {SUMMARY_COLUMNS} FROM workflow_runs WHERE id IN (SELECT id FROM "
+        f"({' UNION ALL '.join(parts)}) AS found ORDER BY id LIMIT ?) ORDER BY id"
+    )
+
+
+UNFINISHED = unfinished_query("pending", "running")
+BEGUN = unfinished_query("running")
 
 
 def find(connection: Connection, prefix: str, limit: int) -> list[RunRecord]:
@@ -72,8 +89,12 @@ def list_page(connection: Connection, run_filter: RunFilter) -> list[RunRecord]:
     return [RUNS.decode(row) for row in rows]
 
 
-def list_unfinished(connection: Connection) -> list[RunRecord]:
-    return [RUNS.decode(row) for row in connection.execute(UNFINISHED)]
+def list_unfinished(
+    connection: Connection, after: str, limit: int, *, begun: bool
+) -> list[RunRecord]:
+    query, ranges = (BEGUN, 2) if begun else (UNFINISHED, 3)
+    rows = connection.execute(query, (*[after, limit] * ranges, limit))
+    return [RUNS.decode(row) for row in rows]
 
 
 def list_steps(connection: Connection, run_id: str, limit: int | None = None) -> list[StepRecord]:

@@ -216,7 +216,7 @@ def ownership_lost(run_id: str) -> OwnershipLost:
 def reopen(
     connection: Connection,
     run_id: str,
-    owner: str,
+    owner: str | None,
     changes: EncodedChanges,
     steps: Sequence[StepKey],
 ) -> RunRecord | None:

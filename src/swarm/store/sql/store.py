@@ -210,7 +210,9 @@ class SqlStore:
     async def commit(self, run_id: str, epoch: int, changes: RunChanges) -> None:
         await self._writer.commit(journal.Commit(run_id, epoch, journal.encode_changes(changes)))
 
-    async def reopen_run(self, run_id: str, owner: str, changes: RunChanges) -> RunRecord | None:
+    async def reopen_run(
+        self, run_id: str, owner: str | None, changes: RunChanges
+    ) -> RunRecord | None:
         encoded = journal.encode_reopening(changes)
         steps = [step.key for step in changes.steps]
         return await self._writer.submit(
@@ -237,8 +239,12 @@ class SqlStore:
     async def list_runs(self, run_filter: RunFilter) -> list[RunRecord]:
         return await self._readers.run(lambda connection: history.list_page(connection, run_filter))
 
-    async def unfinished_runs(self) -> list[RunRecord]:
-        return await self._readers.run(history.list_unfinished)
+    async def unfinished_runs(
+        self, after: str = "", limit: int = 1000, *, begun: bool = False
+    ) -> list[RunRecord]:
+        return await self._readers.run(
+            lambda connection: history.list_unfinished(connection, after, limit, begun=begun)
+        )
 
     async def list_steps(self, run_id: str) -> list[StepRecord]:
         steps = await self._readers.look_up(
