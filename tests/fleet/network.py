@@ -88,6 +88,11 @@ class Machine:
         """What starts a program on this machine."""
         return self._namespace.command
 
+    @property
+    def network(self) -> str:
+        """The path of its network namespace."""
+        return str(self._namespace.path)
+
     def cut_off(self) -> None:
         """Pull the cable out of the switch: whatever is sent is lost."""
         self._switch.run("ip", "link", "set", self._port, "nomaster")

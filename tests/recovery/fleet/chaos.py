@@ -15,7 +15,7 @@ from tests.recovery.fleet.home import FleetHome
 from tests.recovery.fleet.misfortunes import Misfortune, Misfortunes
 from tests.recovery.kills.asking import NAME as ASK
 from tests.recovery.kills.chaos import KEYED, NUMBERS, Chaos
-from tests.recovery.kills.home import Process, wait_until
+from tests.recovery.kills.home import HERE, Process, wait_until
 from tests.recovery.kills.journal import Row, query
 from tests.recovery.kills.outside import Errand
 from tests.recovery.kills.workflows import Flow
@@ -257,7 +257,7 @@ class FleetChaos(Chaos):
         file = self.fleet.write_requests("".join(json.dumps(each) + "\n" for each in requests))
         is_elsewhere = self._rng.random() < ELSEWHERE
         process = self.home.start(
-            ASK, ASK, file, at=self._rng.choice(self.fleet.nurseries) if is_elsewhere else None
+            ASK, ASK, file, at=self._rng.choice(self.fleet.surroundings) if is_elsewhere else HERE
         )
         self._asked[process.output] = (requests, errands)
         return process

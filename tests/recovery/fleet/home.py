@@ -14,7 +14,7 @@ import psycopg
 from tests.fleet.network import Machine
 from tests.postgres.bouncer import Bouncer
 from tests.postgres.server import PostgresServer
-from tests.recovery.kills.home import Home, Process, wait_until
+from tests.recovery.kills.home import Home, Process, Surroundings, wait_until
 from tests.recovery.kills.journal import query
 
 HELD_SECONDS = 0.3
@@ -56,13 +56,13 @@ class FleetHome(Home):
         self.machines = place.machines
         self.url = place.server.socket_url(place.database)
         super().__init__(root, SWARM_DATABASE_URL=self.url, **settings)
-        self.nurseries = [
-            self.nursery(
-                machine.command, SWARM_HOME=f"{self.root}-{number}", **place.addresses(number)
+        self.surroundings = [
+            Surroundings(
+                machine.network, {"SWARM_HOME": f"{self.root}-{number}", **place.addresses(number)}
             )
             for number, machine in enumerate(place.machines)
         ]
-        """What starts programs on each machine."""
+        """Of programs on each machine."""
         self._asked = root / "asked"
         self._asked.mkdir()
 
@@ -72,7 +72,7 @@ class FleetHome(Home):
 
     def start_worker(self, number: int) -> Process:
         """Start a worker on a machine; it says ``ready`` when it takes part."""
-        return self.start(f"worker{number}", "worker", at=self.nurseries[number])
+        return self.start(f"worker{number}", "worker", at=self.surroundings[number])
 
     def write_requests(self, text: str) -> str:
         """Keep what a program is to ask for (see ``asking``); gives the file's path."""

@@ -14,9 +14,9 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -82,10 +82,9 @@ class Recorder:
 class Nursery:
     """Starts commands that share an environment; see ``nursery``."""
 
-    def __init__(self, environment: Mapping[str, str], command: Sequence[str] = ()) -> None:
-        """``command``: what it is started by, such as what puts it on another machine."""
+    def __init__(self, environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
-            [*command, sys.executable, nursery.__file__],
+            [sys.executable, nursery.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -107,6 +106,16 @@ class Nursery:
         self._process.communicate()
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a command is started, if not where this runs."""
+
+    network: str = ""
+    """The path of a network namespace."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Of the environment, besides the home's."""
+
+
 @dataclass
 class Process:
     """A command that was started."""
@@ -115,13 +124,15 @@ class Process:
     kind: str
     output: Path
     pidfd: int
-    nursery: Nursery
 
     @property
     def has_ended(self) -> bool:
         with selectors.DefaultSelector() as selector:
             selector.register(self.pidfd, selectors.EVENT_READ)
             return bool(selector.select(0))
+
+
+HERE = Surroundings()
 
 
 class Home:
@@ -141,19 +152,13 @@ class Home:
             "PYTHONPATH": path,
             **settings,
         }
-        self._nurseries: list[Nursery] = []
-        self._nursery = self.nursery()
+        self._nursery = Nursery(self._environment)
         self._started = 0
 
     @property
     def journal(self) -> Journal:
         """Where its records are."""
         return self.root
-
-    def nursery(self, command: Sequence[str] = (), **settings: str) -> Nursery:
-        """Start another nursery; see :class:`Nursery`."""
-        self._nurseries.append(Nursery({**self._environment, **settings}, command))
-        return self._nurseries[-1]
 
     def __enter__(self) -> Self:
         return self
@@ -167,25 +172,24 @@ class Home:
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for each in self._nurseries:
-            each.close()
+        self._nursery.close()
         self._recorder.close()
         self._short.cleanup()
 
     # -- commands --------------------------------------------------------------------------------
 
-    def start(self, kind: str, *arguments: str, at: Nursery | None = None) -> Process:
+    def start(self, kind: str, *arguments: str, at: Surroundings = HERE) -> Process:
         self._started += 1
-        starter = at or self._nursery
         output = self._outputs / f"{self._started:05}-{kind}"
         output.touch()
-        pid = starter.ask(["start", str(output), *arguments])
-        return Process(pid, kind, output, os.pidfd_open(pid), starter)
+        place = [at.network, dict(at.variables)]
+        pid = self._nursery.ask(["start", str(output), place, *arguments])
+        return Process(pid, kind, output, os.pidfd_open(pid))
 
     def collect(self, process: Process) -> int:
         """Wait for a process; returns its exit code, or the negative signal."""
         os.close(process.pidfd)
-        return process.nursery.ask(["collect", process.pid])
+        return self._nursery.ask(["collect", process.pid])
 
     def run(self, *arguments: str) -> str:
         """Run a command to its end, which must be good; returns what it printed."""
@@ -218,7 +222,7 @@ class Home:
 
     def processes(self) -> list[int]:
         """Every process of this home that has the home's name in its environment."""
-        own = {os.getpid(), *(each.pid for each in self._nurseries)}
+        own = (os.getpid(), self._nursery.pid)
         numbers = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()]
         return [pid for pid in numbers if pid not in own and self.owns(pid)]
 
