@@ -14,6 +14,7 @@ from psycopg import sql
 from swarm.dispatch.fleet.database import Asking, connect
 from swarm.dispatch.fleet.peers import FleetOptions, FleetPeers
 from swarm.dispatch.fleet.queue import queue_of, queues_for
+from swarm.dispatch.fleet.registry import BEATS_PER_LEASE, Registry
 from swarm.dispatch.fleet.schema import (
     PROCRASTINATE,
     VERSION,
@@ -25,6 +26,7 @@ from swarm.dispatch.fleet.upgrade import living_hosts, upgrade_fleet
 from swarm.dispatch.ports import Duties, Membership, Placement
 from swarm.kernel.errors import DatabaseError, InvalidError
 from swarm.kernel.json import JsonObject
+from swarm.kernel.settings import Settings
 from tests.postgres.server import PostgresServer
 
 LEASE = 2.0
@@ -323,3 +325,29 @@ async def test_an_older_fleet_is_brought_up_to_date(postgres_url: str) -> None:
     await prepare(connection)
     await connection.close()
     assert living_hosts(postgres_url) == []
+
+
+@pytest.mark.parametrize(("lease", "aim"), [(Settings().lease_seconds, 30), (3.0, 5)])
+async def test_a_lease_runs_out_by_the_databases_clock_within_the_aim(
+    postgres_url: str, lease: float, aim: float
+) -> None:
+    """Who is dead is known at the latest a heartbeat of another host after the lease's end."""
+    assert lease + lease / BEATS_PER_LEASE <= aim
+    asking = Asking(postgres_url)
+    registry = Registry(asking)
+    await registry.register("host_1", "worker", "1", (), 1, lease)
+
+    async def unheard_for(seconds: float) -> None:
+        await asking.rows(
+            "UPDATE procrastinate_workers SET last_heartbeat = now() - make_interval(secs => %s)",
+            (seconds,),
+        )
+
+    await unheard_for(lease - 1)
+    assert await registry.is_alive("host_1")
+    assert [host.id for host in (await registry.census()).living] == ["host_1"]
+    await unheard_for(lease + 0.01)
+    assert not await registry.is_alive("host_1")
+    assert [host.id for host in (await registry.census()).dead] == ["host_1"]
+    assert not (await registry.beat("host_1", 5)).is_renewed, "for good"
+    await asking.close()
