@@ -75,7 +75,7 @@ def test_whatever_befalls_a_fleet_every_accepted_run_ends_as_if_nothing_had(
     session: int,
     record_property: Callable[[str, object], None],
 ) -> None:
-    flows = draw_flows(rng, scale(small=4, full=14), quick=scale(small=2, full=8))
+    flows = draw_flows(rng, scale(small=4, full=14), quick=scale(small=4, full=8))
     enduring = next(each for each in flows if each.name == "flow-1")
     flows[flows.index(enduring)] = enduring = lingering(enduring)
     register(fleet_home, flows, tmp_path)

@@ -67,7 +67,7 @@ RECORDED = (
 class FleetChaos(Chaos):
     """What goes on in a fleet until enough has happened."""
 
-    clients_at_once = 5
+    clients_at_once = 3
 
     def __init__(
         self, home: FleetHome, flows: list[Flow], enduring: Flow, rng: random.Random
@@ -121,7 +121,7 @@ class FleetChaos(Chaos):
             assert waited < RECOVERY_SECONDS and not is_stalled, self._tell()
             for client in [client for client in self._clients if client.has_ended]:
                 self._collect(client)
-            if errands := self._due():
+            if not self._under_way and (errands := self._due()):  # a program costs half a second
                 self._clients.append(self._send_all(errands))
             if query(self.fleet.url, QUEUED) != [{"jobs": 0}]:
                 self.lag_seconds = waited
