@@ -79,7 +79,7 @@ async def _remove_strays(store: Store, home: Home, days: float) -> None:
     """Remove what is left here of runs that another machine of the same database has deleted."""
     old = await asyncio.to_thread(_runs_with_old_files, home, days)
     if old:
-        known = await store.known_runs(old)
+        known = await store.run_owners(old)
         await asyncio.to_thread(_remove_files, home, [each for each in old if each not in known])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -33,6 +34,10 @@ class Caller(Protocol):
 
     async def get(self, run_id: str) -> RunRecord:
         """The run as it is recorded."""
+        ...
+
+    async def owners(self, run_ids: Sequence[str]) -> dict[str, tuple[RunState, str | None]]:
+        """The states and owners of runs."""
         ...
 
     async def cancel(self, run_id: str) -> None:

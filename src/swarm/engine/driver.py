@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -232,12 +232,12 @@ class RunDriver:
                 notes.setdefault(each.kind, []).append(each.step)
             else:
                 ended.append(self._note_attempt(each, batch))
-        changed = notes.get("called", [])
+        changed = [step for step in notes.get("called", []) if step is not None]
         if "look" in notes:  # a called run that another host drives tells of its end so, too
             ended += await self._board.look()
             changed = list(self._starter.called)
-        for step in dict.fromkeys(changed):
-            ended += await self._note_called(step)
+        for step in await self._ended_calls(dict.fromkeys(changed)):
+            ended.append(await self._note_called(step))
         if self._closing.verdict is None and "cancel" in notes:
             await self._stop(CANCELLATION, ended, batch)
         elif self._closing.verdict is None and "timeout" in notes:
@@ -258,28 +258,37 @@ class RunDriver:
         batch.add_usage(end.usage)
         return end.step
 
-    async def _note_called(self, step: StepKey | None) -> list[StepRecord]:
-        """Look at a called run; the step's row if that has ended."""
-        row = self._starter.called.get(step) if step is not None else None
-        if row is None or step is None:
-            return []
+    async def _ended_calls(self, steps: Iterable[StepKey]) -> list[StepKey]:
+        """Those of these steps whose called runs have ended; notes which of the others sleep."""
+        called = self._starter.called
+        runs = {step: called[step].child_run_id or "" for step in steps if step in called}
+        owners = await self._tools.caller.owners(list(runs.values())) if runs else {}
+        ended: list[StepKey] = []
+        for step, run_id in runs.items():
+            status, owner = owners[run_id]
+            if status.is_final:
+                ended.append(step)
+            elif owner is None:
+                self._dormant.add(step)
+                continue
+            self._dormant.discard(step)
+        return ended
+
+    async def _note_called(self, step: StepKey) -> StepRecord:
+        """The row of a step whose called run has ended."""
+        row = self._starter.called[step]
         child = await self._tools.caller.get(row.child_run_id or "")
-        if not child.status.is_final:
-            is_asleep = child.owner is None
-            (self._dormant.add if is_asleep else self._dormant.discard)(step)
-            return []
         del self._starter.called[step]
-        self._dormant.discard(step)
         is_item = row.item_index != NO_ITEM
         if child.status is RunState.CANCELLED and self._book.progress.failed and not is_item:
-            return [cancelled_step(row, NOT_REACHED)]  # given up because of another failure
+            return cancelled_step(row, NOT_REACHED)  # given up because of another failure
         ended = called_step(row, child)
         if ended.status is StepState.FAILED:
             retry = self._workflow.steps[row.step_id].definition.retry
             pause = retry_pause(retry, row, ended.error_code)
             if pause is not None and not self._book.progress.failed:
-                return [self._pausing(ended, pause)]
-        return [ended]
+                return self._pausing(ended, pause)
+        return ended
 
     def _pausing(self, failed: StepRecord, pause: float) -> StepRecord:
         """The row of a step that waits for its next attempt."""

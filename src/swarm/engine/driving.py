@@ -480,6 +480,12 @@ class Driving(Caller):
             raise NotFoundError(f"the run {run_id} is gone")
         return run
 
+    async def owners(self, run_ids: Sequence[str]) -> dict[str, tuple[RunState, str | None]]:
+        found = await self._store.run_owners(run_ids)
+        if gone := sorted(set(run_ids) - found.keys()):
+            raise NotFoundError(f"the run {gone[0]} is gone")
+        return found
+
     async def cancel(self, run_id: str) -> None:
         await self._neighbours.cancel(run_id)
 

@@ -23,6 +23,7 @@ from swarm.store.records import (
     RunChanges,
     RunFilter,
     RunRecord,
+    RunState,
     SecretIdentity,
     SecretRecord,
     StepRecord,
@@ -245,8 +246,8 @@ class RunJournal(Protocol):
         until its caller has ended."""
         ...
 
-    async def known_runs(self, run_ids: Sequence[str]) -> frozenset[str]:
-        """Those of these runs that are recorded."""
+    async def run_owners(self, run_ids: Sequence[str]) -> dict[str, tuple[RunState, str | None]]:
+        """The states and owners of those of these runs that are recorded."""
         ...
 
     async def delete_runs(self, run_ids: Sequence[str]) -> list[str]:

@@ -397,11 +397,12 @@ async def test_runs_that_are_named_are_deleted_if_they_have_ended(
     many = [f"run_{number}" for number in range(500)]
     assert await store.delete_runs([*many, live.id, ended.id]) == [ended.id]
     assert await store.delete_runs([]) == []
-    assert await store.known_runs([*many, ended.id, live.id, *many, other.id]) == {
-        live.id,
-        other.id,
+    await store.claim_run(live.id, "host_1")
+    assert await store.run_owners([*many, ended.id, live.id, *many, other.id]) == {
+        live.id: (RunState.RUNNING, "host_1"),
+        other.id: (RunState.FAILED, None),
     }
-    assert await store.known_runs([]) == frozenset()
+    assert await store.run_owners([]) == {}
     assert await store.list_steps(ended.id) == []
     assert {run.id for run in await store.list_runs(RunFilter())} == {other.id, live.id}
     assert await store.check() == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from swarm.store.records import InvocationRecord, RunFilter, RunRecord, StepRecord
+from swarm.store.records import InvocationRecord, RunFilter, RunRecord, RunState, StepRecord
 from swarm.store.sql.connection import Connection
 from swarm.store.sql.pages import narrowest, page_query
 from swarm.store.sql.rows import INVOCATIONS, RUNS, STEPS
@@ -69,15 +69,19 @@ def find(connection: Connection, prefix: str, limit: int) -> list[RunRecord]:
     return [RUNS.decode(row) for row in rows]
 
 
-def known(connection: Connection, run_ids: Sequence[str]) -> frozenset[str]:
-    """Those of these ids that runs have."""
-    found: set[str] = set()
+def owners(
+    connection: Connection, run_ids: Sequence[str]
+) -> dict[str, tuple[RunState, str | None]]:
+    """The states and owners of runs, without those that are not there."""
+    found: dict[str, tuple[RunState, str | None]] = {}
     for first in range(0, len(run_ids), IDS_PER_QUERY):
         some = run_ids[first : first + IDS_PER_QUERY]
         marks = ", ".join("?" * len(some))
-        rows = connection.execute(f"SELECT id FROM workflow_runs WHERE id IN ({marks})", some)
-        found.update(run_id for (run_id,) in rows)
-    return frozenset(found)
+        rows = connection.execute(
+            f"SELECT id, status, owner FROM workflow_runs WHERE id IN ({marks})", some
+        )
+        found.update((run_id, (RunState(status), owner)) for run_id, status, owner in rows)
+    return found
 
 
 def list_page(connection: Connection, run_filter: RunFilter) -> list[RunRecord]:

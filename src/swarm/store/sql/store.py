@@ -26,6 +26,7 @@ from swarm.store.records import (
     RunChanges,
     RunFilter,
     RunRecord,
+    RunState,
     SecretIdentity,
     SecretRecord,
     StepRecord,
@@ -277,8 +278,8 @@ class SqlStore:
                 break
         return purged
 
-    async def known_runs(self, run_ids: Sequence[str]) -> frozenset[str]:
-        return await self._readers.run(lambda connection: history.known(connection, run_ids))
+    async def run_owners(self, run_ids: Sequence[str]) -> dict[str, tuple[RunState, str | None]]:
+        return await self._readers.run(lambda connection: history.owners(connection, run_ids))
 
     async def delete_runs(self, run_ids: Sequence[str]) -> list[str]:
         deleted: list[str] = []
