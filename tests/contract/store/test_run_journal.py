@@ -397,9 +397,9 @@ async def test_runs_that_are_named_are_deleted_if_they_have_ended(
     many = [f"run_{number}" for number in range(500)]
     assert await store.delete_runs([*many, live.id, ended.id]) == [ended.id]
     assert await store.delete_runs([]) == []
-    await store.claim_run(live.id, "host_1")
+    await store.claim_run(live.id, "host_1", None)
     assert await store.run_owners([*many, ended.id, live.id, *many, other.id]) == {
-        live.id: (RunState.RUNNING, "host_1"),
+        live.id: (RunState.PENDING, "host_1"),
         other.id: (RunState.FAILED, None),
     }
     assert await store.run_owners([]) == {}

@@ -20,9 +20,13 @@ inputs: [{name: text, type: string}, {name: times, type: integer, default: 1}]
 outputs: [{name: text, type: string}]
 """
 HANDLER = """\
+import time
+
+
 def handler(inputs, context):
     if inputs["text"] == "bad":
         raise ValueError("a bad item")
+    time.sleep(0.002)  # use is told in milliseconds
     return {"text": inputs["text"] * inputs["times"]}
 """
 LEAF = """\

@@ -133,6 +133,7 @@ def test_a_database_that_cannot_be_used(cli: Cli) -> None:
 
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE schema_migrations SET version = version + 9998")
+        connection.execute("PRAGMA user_version = 9999")  # what a Swarm must know to use it
     assert_refused(cli("agent", "list"), 5, "registry.db", "newer")
     done = cli("doctor")
     assert done.code == 5

@@ -63,14 +63,16 @@ class Recording:
     def states(
         self, count: int, chance: random.Random, forgets: Container[str] = ()
     ) -> Iterator[tuple[Disk, Path]]:
-        """States that losses of power at random moments may have left, the earliest first.
+        """States that losses of power may have left: at the start, at the end, and at random
+        moments between, the earliest first.
 
         Each lies where the recorded folder did until its turn is over, and comes with the disk as
         it was at that moment.
         """
         disk = Disk(self._start, forgets)
         done = 0
-        for moment in sorted(chance.randint(0, len(self._events)) for _ in range(count)):
+        between = (chance.randint(0, len(self._events)) for _ in range(count - 2))
+        for moment in sorted((0, len(self._events), *between)):
             for event in self._events[done:moment]:
                 disk.apply(event)
             done = moment
