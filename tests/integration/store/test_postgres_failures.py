@@ -123,6 +123,25 @@ async def test_work_goes_on_when_the_server_comes_back(
     await store.close()
 
 
+async def test_statements_that_the_server_has_not_prepared_are_sent_anew(
+    migrated_url: str, settings: Settings
+) -> None:
+    """As where their preparation was skipped in a pipeline that had failed before it."""
+    store = await open_store(migrated_url, replace(patient(settings), database_writers=1))
+    chains = Chains(store, await make_runs(store))
+    await chains.advance()
+
+    def forget(connection: Connection) -> None:
+        connection.execute("DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$")
+
+    for _ in range(3):
+        await store._writer.submit(forget)
+        await chains.advance()
+    await chains.stop()
+    await chains.check()
+    await store.close()
+
+
 @pytest.mark.parametrize("where", [Cut.BEFORE, Cut.AFTER, Cut.ENDED])
 async def test_a_commit_in_doubt_is_done_once(
     postgres: PostgresServer, migrated_url: str, settings: Settings, where: Cut, scale: Any

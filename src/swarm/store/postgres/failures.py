@@ -134,8 +134,10 @@ def concerns_all(error: Failure) -> bool:
 
 
 def is_loss(error: Failure) -> bool:
-    """Whether the server has ended the connection, or is about to."""
-    return _state(error).startswith(("57P", "08"))
+    """Whether the connection is of no use any more: the server has ended it or is about to, or does
+    not have the statements that the driver takes for prepared. The driver counts on one whose
+    preparation the server skipped, in a pipeline that failed before it."""
+    return _state(error).startswith(("57P", "08", "26000"))
 
 
 def is_locked(error: Failure) -> bool:
