@@ -392,7 +392,7 @@ class RunDriver:
             wake_at = min(wake_at or to_text(limit), to_text(limit))
         changes = RunChanges(run={"status": RunState.WAITING, "wake_at": wake_at})
         self._released = await self._tools.journal.release_run(
-            self._run.id, self._run.epoch, changes
+            self._run.id, self._run.epoch, changes, owner=self._run.owner
         )
         if not self._released:
             self.look()
@@ -460,7 +460,7 @@ class RunDriver:
             }
             tree = (run.root_run_id or run.id, usage) if self._keeps_tree else None
             changes = replace(changes, run={**changes.run, **totals}, tree_usage=tree)
-        await self._tools.journal.commit(run.id, run.epoch, changes)
+        await self._tools.journal.commit(run.id, run.epoch, changes, owner=run.owner)
 
     def _publish(self, kind: EventKind, step_id: str | None, data: JsonObject) -> None:
         self._tools.publish(self._run.id, kind, step_id, data)

@@ -208,7 +208,7 @@ class Driving(Caller):
                 return await self._queue(run_id)
             if forget_cancel and claimed.cancel_requested:
                 changes = RunChanges(run={"cancel_requested": False})
-                await self._store.commit(claimed.id, claimed.epoch, changes)
+                await self._store.commit(claimed.id, claimed.epoch, changes, owner=claimed.owner)
                 claimed = replace(claimed, cancel_requested=False)
             self.take(claimed)
             return True

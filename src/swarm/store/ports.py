@@ -118,10 +118,14 @@ class RunJournal(Protocol):
     async def take_runs(self, run_ids: Sequence[str], owner: str) -> list[TakenRun]:
         """Claim those of these runs that nobody owns and that have not ended, in one commit, and
         read their steps. Left to :meth:`claim_run` are pending runs with a ``concurrency_limit``.
+
+        A crash of the database's server may lose these claims, until something else is committed.
         """
         ...
 
-    async def release_run(self, run_id: str, epoch: int, changes: RunChanges) -> bool:
+    async def release_run(
+        self, run_id: str, epoch: int, changes: RunChanges, *, owner: str | None = None
+    ) -> bool:
         """Apply ``changes`` and give the run up (``owner`` becomes None) if ``epoch`` is its own
         and no answer, event or cancellation has come for it that it has not taken: none of its
         waiting steps has an answer, or an event received after its creation (by ``wait_name`` and
@@ -132,8 +136,17 @@ class RunJournal(Protocol):
         """
         ...
 
-    async def commit(self, run_id: str, epoch: int, changes: RunChanges) -> None:
+    async def commit(
+        self, run_id: str, epoch: int, changes: RunChanges, *, owner: str | None = None
+    ) -> None:
         """Apply ``changes`` in one commit if ``epoch`` is still the run's.
+
+        Args:
+            run_id: the run.
+            epoch: as it was claimed.
+            changes: what to set.
+            owner: whoever claimed it so, if that is to be compared as well: a server that crashes
+                may lose a claim that it has answered, and give the next one the same epoch.
 
         Raises:
             OwnershipLost: it is not; nothing was changed.

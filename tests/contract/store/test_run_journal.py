@@ -140,9 +140,15 @@ async def test_a_stale_epoch_changes_nothing(
         await store.commit(run.id, 1, replace(late, run={"status": RunState.SUCCEEDED}))
     with pytest.raises(OwnershipLost):
         await store.commit("run_none", 0, RunChanges())
+    ended = RunChanges(run={"status": RunState.SUCCEEDED})
+    for changes in (late, ended):
+        with pytest.raises(OwnershipLost):
+            await store.commit(run.id, 2, changes, owner="host_1")
+        with pytest.raises(OwnershipLost):
+            await store.release_run(run.id, 2, changes, owner="host_1")
     assert await store.list_steps(run.id) == [step]
     assert await store.get_run(run.id) == taken
-    await store.commit(run.id, 2, late)
+    await store.commit(run.id, 2, late, owner="host_2")
 
 
 async def test_a_bad_commit_harms_only_itself(

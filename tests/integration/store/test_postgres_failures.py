@@ -142,6 +142,31 @@ async def test_statements_that_the_server_has_not_prepared_are_sent_anew(
     await store.close()
 
 
+async def test_who_lost_its_claim_in_a_crash_cannot_write_with_its_successors_epoch(
+    durable_postgres: PostgresServer, settings: Settings
+) -> None:
+    """Claims of runs from the queue do not wait for the disk."""
+    url = durable_postgres.url(durable_postgres.create_database())
+    store = await open_store(url, patient(settings))
+    waiting = [run.id for run in await make_runs(store)]
+    lost = None
+    while lost is None:  # the server may have written the claim by itself
+        first = await store.take_runs([waiting[-1]], "host_1")
+        durable_postgres.kill()
+        await asyncio.to_thread(durable_postgres.start)
+        assert [each.run.epoch for each in first] == [1]
+        found = await store.get_run(waiting.pop())
+        assert found is not None
+        lost = found if found.owner is None else None
+    (second,) = await store.take_runs([lost.id], "host_2")
+    assert second.run.epoch == 1
+    used = RunChanges(tree_usage=(lost.id, ONE_TOKEN))
+    with pytest.raises(OwnershipLost):
+        await store.commit(lost.id, 1, used, owner="host_1")
+    await store.commit(lost.id, 1, used, owner="host_2")
+    await store.close()
+
+
 @pytest.mark.parametrize("where", [Cut.BEFORE, Cut.AFTER, Cut.ENDED])
 async def test_a_commit_in_doubt_is_done_once(
     postgres: PostgresServer, migrated_url: str, settings: Settings, where: Cut, scale: Any

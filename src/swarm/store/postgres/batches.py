@@ -101,6 +101,8 @@ class Entry(NamedTuple):
     future: asyncio.Future[Any]
     run_id: str | None
     """The run whose operations stay in order with this one."""
+    is_durable: bool = True
+    """Whether who waits for it is to be told only when it is on the disk."""
 
 
 class _Refused(Exception):
@@ -228,7 +230,8 @@ class Session:
             with raw.pipeline() as pipeline:
                 connection = PostgresConnection(raw, pipeline)
                 begun = connection.execute(_BEGIN, (f"{round(lock_seconds * 1000)}ms",))
-                if self._settings.durability == "normal":
+                is_durable = any(entry.is_durable for entry in batch)
+                if self._settings.durability == "normal" or not is_durable:
                     connection.execute("SET LOCAL synchronous_commit = off")
                 outcomes += self._apply(connection, batch)
                 (transaction, *_) = begun.fetchone()

@@ -41,7 +41,7 @@ from swarm.store.sql.journal import (
 from swarm.store.sql.rows import INVOCATIONS, RUNS, STEPS, Upsert
 
 _LOCK_RUNS: Final = (
-    "SELECT id, epoch FROM workflow_runs WHERE id = ANY(?) ORDER BY id FOR NO KEY UPDATE"
+    "SELECT id, epoch, owner FROM workflow_runs WHERE id = ANY(?) ORDER BY id FOR NO KEY UPDATE"
 )
 _LOCK_RUN: Final = "SELECT 1 FROM workflow_runs WHERE id = ? FOR NO KEY UPDATE"
 _LOCK_PLACES: Final = (
@@ -153,20 +153,22 @@ class Taking:
 def commit_all(
     connection: Connection, commits: Sequence[Commit], companions: Sequence[Companion] = ()
 ) -> list[OwnershipLost | None]:
-    """Apply those ``commits``, in order, whose epoch is their run's; an error for each other."""
+    """Apply those ``commits``, in order, whose run is still theirs; an error for each other."""
     ids = {commit.run_id for commit in commits}
     for commit in commits:
         more = commit.changes.consequences
         if more is not None and more.usage is not None:
             ids.add(str(more.usage[-1]))
-    epochs = dict(connection.execute(_LOCK_RUNS, (sorted(ids),)).fetchall())
+    locked = connection.execute(_LOCK_RUNS, (sorted(ids),)).fetchall()
+    claims = {run_id: (epoch, owner) for run_id, epoch, owner in locked}
     outcomes: list[OwnershipLost | None] = []
     fields: dict[str, dict[str, Value]] = {}
     steps: list[Row] = []
     invocations: list[Row] = []
     consequences: list[Consequences] = []
     for commit in commits:
-        if epochs.get(commit.run_id) != commit.epoch:
+        epoch, owner = claims.get(commit.run_id, (None, None))
+        if epoch != commit.epoch or commit.owner not in (None, owner):
             outcomes.append(ownership_lost(commit.run_id))
             continue
         changes = commit.changes

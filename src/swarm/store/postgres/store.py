@@ -105,11 +105,13 @@ class PostgresStore(SqlStore):
         def take(connection: Connection) -> Any:
             return locks.Taking(connection, run_ids, owner)
 
-        taken: list[TakenRun] = await self._write.submit(take)
+        taken: list[TakenRun] = await self._write.submit(take, durable=False)
         return taken
 
-    async def release_run(self, run_id: str, epoch: int, changes: RunChanges) -> bool:
-        commit = journal.Commit(run_id, epoch, journal.encode_changes(changes))
+    async def release_run(
+        self, run_id: str, epoch: int, changes: RunChanges, *, owner: str | None = None
+    ) -> bool:
+        commit = journal.Commit(run_id, epoch, journal.encode_changes(changes), owner)
         fields = {name: RUNS.encode_field(name, value) for name, value in changes.run.items()}
 
         def release(connection: Connection) -> bool:

@@ -51,7 +51,12 @@ class Writer:
             thread.start()
 
     async def submit(
-        self, operation: Operation[T], rows: int | None = None, run_id: str | None = None
+        self,
+        operation: Operation[T],
+        rows: int | None = None,
+        run_id: str | None = None,
+        *,
+        durable: bool = True,
     ) -> T:
         """Run ``operation`` in a transaction and return its result once it is committed.
 
@@ -62,11 +67,12 @@ class Writer:
             operation: a function of the connection.
             rows: how many rows it writes; of no matter here.
             run_id: the run before whose later operations it is to be done.
+            durable: whether what it did must have reached the disk.
 
         Raises:
             SwarmError: what the operation raised, or why the transaction failed.
         """
-        result: T = await self._submit(operation, run_id)
+        result: T = await self._submit(operation, run_id, durable=durable)
         return result
 
     async def commit(self, commit: Commit) -> None:
@@ -86,14 +92,16 @@ class Writer:
 
     # On the event loop.
 
-    async def _submit(self, operation: Operation[Any] | Commit, run_id: str | None) -> Any:
+    async def _submit(
+        self, operation: Operation[Any] | Commit, run_id: str | None, *, durable: bool = True
+    ) -> Any:
         await self._slots.acquire()
         if not self._is_open:
             self._slots.release()
             raise self._failures.closed()
         future = self._loop.create_future()
         self._pending.add(future)
-        self._waiting.append(Entry(operation, future, run_id))
+        self._waiting.append(Entry(operation, future, run_id, durable))
         self._begin_soon()
         return await future
 

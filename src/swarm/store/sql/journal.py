@@ -54,7 +54,7 @@ TAKE = f"{_TAKE} = ANY(?) RETURNING {RUNS.column_list}"
 TAKE_ONE = f"{_TAKE} = ? RETURNING {RUNS.column_list}"
 FEW_STEPS = 32
 """Steps of a run that are read at once; more are read by themselves."""
-_HAS_EPOCH = "SELECT 1 FROM workflow_runs WHERE id = ? AND epoch = ?"
+_FENCE = "WHERE id = ? AND epoch = ? AND (? IS NULL OR owner = ?)"
 _STEPS = Upsert(STEPS, key=("run_id", "step_id", "item_index"), keep=("id", "project_id"))
 _INVOCATIONS = Upsert(
     INVOCATIONS, key=("id",), keep=("run_id", "agent_id", "step_id", "item_index", "project_id")
@@ -163,6 +163,13 @@ class Commit(Struct, frozen=True):
     run_id: str
     epoch: int
     changes: EncodedChanges
+    owner: str | None = None
+    """Compared as well, if given."""
+
+    @property
+    def fence(self) -> tuple[str, int, str | None, str | None]:
+        """The values of ``_FENCE``."""
+        return self.run_id, self.epoch, self.owner, self.owner
 
     @property
     def rows(self) -> int:
@@ -173,7 +180,7 @@ class Commit(Struct, frozen=True):
 
 
 def commit_all(connection: Connection, commits: Sequence[Commit]) -> list[OwnershipLost | None]:
-    """Apply those ``commits``, in order, whose epoch is their run's; an error for each other."""
+    """Apply those ``commits``, in order, whose run is still theirs; an error for each other."""
     outcomes: list[OwnershipLost | None] = []
     steps: list[Row] = []
     invocations: list[Row] = []
@@ -196,11 +203,11 @@ def _set_fields(connection: Connection, commit: Commit) -> bool:
     """Set the fields of the run, if there are any; whether the run has the commit's epoch."""
     changes = commit.changes
     if not changes.assignments:
-        row = connection.execute(_HAS_EPOCH, (commit.run_id, commit.epoch)).fetchone()
+        row = connection.execute(f"SELECT 1 FROM workflow_runs {_FENCE}", commit.fence).fetchone()
         return row is not None
     updated = connection.execute(
-        f"UPDATE workflow_runs SET {changes.assignments} WHERE id = ? AND epoch = ?",
-        (*changes.values, commit.run_id, commit.epoch),
+        f"UPDATE workflow_runs SET {changes.assignments} {_FENCE}",
+        (*changes.values, *commit.fence),
     )
     return updated.rowcount == 1
 

@@ -208,8 +208,11 @@ class SqlStore:
             lambda connection: journal.take(connection, run_ids, owner), len(run_ids)
         )
 
-    async def commit(self, run_id: str, epoch: int, changes: RunChanges) -> None:
-        await self._writer.commit(journal.Commit(run_id, epoch, journal.encode_changes(changes)))
+    async def commit(
+        self, run_id: str, epoch: int, changes: RunChanges, *, owner: str | None = None
+    ) -> None:
+        encoded = journal.encode_changes(changes)
+        await self._writer.commit(journal.Commit(run_id, epoch, encoded, owner))
 
     async def reopen_run(
         self, run_id: str, owner: str | None, changes: RunChanges
@@ -220,8 +223,10 @@ class SqlStore:
             lambda connection: journal.reopen(connection, run_id, owner, encoded, steps)
         )
 
-    async def release_run(self, run_id: str, epoch: int, changes: RunChanges) -> bool:
-        commit = journal.Commit(run_id, epoch, journal.encode_changes(changes))
+    async def release_run(
+        self, run_id: str, epoch: int, changes: RunChanges, *, owner: str | None = None
+    ) -> bool:
+        commit = journal.Commit(run_id, epoch, journal.encode_changes(changes), owner)
         return await self._writer.submit(
             lambda connection: waits.release(connection, commit), commit.rows
         )
