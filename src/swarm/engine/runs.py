@@ -422,7 +422,8 @@ class RunService(Runs):
             await self._driving.set_alarm()
         elif await self._peers.is_first():
             # Starting a worker for them would take longer than their users should wait.
-            self._taken_over |= {run.id for run in await self.resume()}
+            taken = {run.id for run in await self.resume()}
+            self._taken_over = (self._taken_over | taken) & self._driving.ids
         await self._driving.look_at_queues()
         self._changed.set()
 
