@@ -31,14 +31,7 @@ from swarm.kernel.home import Home
 from swarm.kernel.json import JsonObject
 from swarm.kernel.settings import Settings
 from swarm.store.ports import ArtifactStore, Store
-from swarm.store.records import (
-    NewRun,
-    RunChanges,
-    RunRecord,
-    RunState,
-    StepRecord,
-    Usage,
-)
+from swarm.store.records import NewRun, RunChanges, RunRecord, RunState, StepRecord, Usage
 
 LONGEST_SLEEP_SECONDS = 3_600.0
 """The alarm looks at the clock again at least so often, as the clock may be set meanwhile."""
