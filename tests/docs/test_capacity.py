@@ -7,6 +7,7 @@ import sys
 import tomllib
 
 from swarm.kernel.settings import Settings
+from swarm.store.postgres import blobs
 from tests.architecture.rules import ROOT
 
 PROGRAM = ROOT / "benchmarks" / "capacity.py"
@@ -48,7 +49,8 @@ def test_figures_that_are_settings_are_those_settings() -> None:
     figures = tomllib.loads((PROGRAM.parent / "capacity.toml").read_text())
     settings = Settings()
     of_the_fleet = 2
-    connections = settings.database_writers + settings.database_readers + of_the_fleet
+    of_the_records = settings.database_writers + settings.database_readers
+    connections = of_the_records + of_the_fleet + blobs.CONNECTIONS
     assert figures["connections_per_worker"]["value"] == connections
     compose = (ROOT / "deploy" / "compose.yaml").read_text()
     assert f"max_connections={figures['database_connections']['value']}," in compose
