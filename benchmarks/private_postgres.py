@@ -162,8 +162,14 @@ class PostgresServer:
         self.start()
 
     def pause(self) -> None:
-        """SIGSTOP to every process of the server: connections stay, and nothing answers."""
+        """SIGSTOP to every process of the server: connections stay, and nothing answers.
+
+        Returns once the first one, which takes connections, has stopped: a process may run on
+        for a moment after the signal.
+        """
         self._send(signal.SIGSTOP)
+        if self._process is not None:
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._send(signal.SIGCONT)
