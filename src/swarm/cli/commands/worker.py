@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from swarm.bootstrap.allocator import bound_arenas
 from swarm.bootstrap.health import watched
 from swarm.bootstrap.tidying import tidying
 from swarm.cli.context import asynchronous
@@ -41,6 +42,7 @@ async def worker(options: Globals, until_idle: bool, labels: tuple[str, ...]) ->
     systemd service of Type=notify it says when it is ready.
     """
 
+    bound_arenas()
     interrupted = False
     async with (
         session(options, "worker", checked_labels(labels)) as swarm,
