@@ -28,6 +28,7 @@ from swarm.kernel.errors import SwarmError
 from swarm.kernel.settings import Settings
 from swarm.store.postgres.companion import Companion
 from swarm.store.postgres.connection import (
+    NO_COMPILING,
     RECONNECT_SECONDS,
     PostgresConnection,
     Raw,
@@ -317,6 +318,7 @@ class Session:
                 raw.execute("SELECT set_config('application_name', $1, false)", [self._name])
                 # Plans are made once and kept: one made for an empty table must serve a full one.
                 raw.execute("SET enable_seqscan = off")
+                raw.execute(NO_COMPILING)
                 raw.execute("SET plan_cache_mode = force_generic_plan")
             check_version(raw, self._failures, self._known)
             raw.commit()

@@ -27,6 +27,9 @@ RECONNECT_SECONDS = (0.05, 1.0)
 """The first pause before a lost connection is opened again, and the longest."""
 KEEPALIVE_SECONDS = 10
 """A connection that has been silent for so long is tested."""
+NO_COMPILING = "SET jit = off"
+"""For connections of one's own: the server would compile statements that it takes for expensive,
+for a hundred milliseconds and with 30 MB that the connection keeps, where all are short."""
 
 
 class _NumberDumper(Dumper):

@@ -17,6 +17,7 @@ import psycopg
 
 from swarm.kernel.settings import Settings
 from swarm.store.postgres.connection import (
+    NO_COMPILING,
     PostgresConnection,
     Raw,
     connect,
@@ -97,6 +98,8 @@ class Readers:
         try:
             if is_pooled(raw):
                 raw.prepare_threshold = None
+            else:
+                raw.execute(NO_COMPILING)
             check_version(raw, self._failures, self._known)
         except BaseException:
             raw.close()
