@@ -9,8 +9,8 @@ and run again without it, or in halves: a bad operation harms only itself. What 
 was in the way of (a deadlock, a key that was taken meanwhile) is run again a few times.
 
 If the connection is lost, what was not committed is run again on a new one. Whether a COMMIT in
-doubt happened, the server is asked by the transaction's id: nothing is done twice, and nothing is
-reported that did not happen.
+doubt happened, the server is asked (:mod:`swarm.store.postgres.doubt`): nothing is done twice, and
+nothing is reported that did not happen.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from swarm.store.postgres.connection import (
     connect_patiently,
     is_pooled,
 )
+from swarm.store.postgres.doubt import Mark, Marks, forget_old_marks, was_committed
 from swarm.store.postgres.failures import (
     FAILURES,
     Failure,
@@ -64,14 +65,12 @@ undone, and it does it again, if it still may, should it go on."""
 AFTER_WAITING_SECONDS = 0.1
 """How long an operation waits for a lock whose batch has waited already."""
 _NAME: Final = "swarm writer"
-_BEGIN: Final = "SELECT pg_current_xact_id()::text, set_config('lock_timeout', ?, true)"
 _END_PAUSED: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
     "WHERE datname = current_database() AND usename = current_user "
     "AND starts_with(application_name, $1) AND pid <> pg_backend_pid() "
     "AND wait_event = 'ClientRead' AND xact_start < clock_timestamp() - $2 * interval '1 second'"
 )
-_FATE: Final = "SELECT pg_xact_status($1::text::xid8)"
 _END_PREDECESSOR: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1"
 )
@@ -118,7 +117,7 @@ class _Refused(Exception):
 class _Lost(Exception):
     """The connection is gone; ``committing`` is the transaction whose COMMIT is in doubt."""
 
-    def __init__(self, error: Failure, committing: str | None) -> None:
+    def __init__(self, error: Failure, committing: Mark | None) -> None:
         super().__init__(str(error))
         self.error = error
         self.committing = committing
@@ -142,6 +141,7 @@ class Session:
         self._known = known
         self._raw: Raw | None = None
         self._name = ""
+        self._marks = Marks()
         self._lock_seconds = settings.database_timeout_seconds
 
     def close(self) -> None:
@@ -225,17 +225,17 @@ class Session:
     def _attempt(
         self, raw: Raw, batch: Sequence[Entry], outcomes: list[Outcome], lock_seconds: float
     ) -> None:
-        transaction: str | None = None
+        transaction: Mark | None = None
         committing = False
         try:
             with raw.pipeline() as pipeline:
                 connection = PostgresConnection(raw, pipeline)
-                begun = connection.execute(_BEGIN, (f"{round(lock_seconds * 1000)}ms",))
+                begun = self._marks.begin(connection, lock_seconds)
                 is_durable = any(entry.is_durable for entry in batch)
                 if self._settings.durability == "normal" or not is_durable:
                     connection.execute("SET LOCAL synchronous_commit = off")
                 outcomes += self._apply(connection, batch)
-                (transaction, *_) = begun.fetchone()
+                transaction = begun.read()
                 # Errors of statements whose answers nobody asked for come before the COMMIT.
                 committing = True
                 raw.commit()
@@ -306,6 +306,7 @@ class Session:
         return self._raw
 
     def _open(self) -> Raw:
+        self._marks = Marks()
         raw = connect(self._url, self._settings, writes=True, name=_NAME)
         try:
             if is_pooled(raw):
@@ -321,13 +322,14 @@ class Session:
                 raw.execute(NO_COMPILING)
                 raw.execute("SET plan_cache_mode = force_generic_plan")
             check_version(raw, self._failures, self._known)
+            forget_old_marks(raw)
             raw.commit()
         except BaseException:
             raw.close()
             raise
         return raw
 
-    def _was_committed(self, transaction: str) -> bool:
+    def _was_committed(self, transaction: Mark) -> bool:
         """Whether a transaction was whose COMMIT nobody answered.
 
         Raises:
@@ -337,17 +339,13 @@ class Session:
         pause, longest = RECONNECT_SECONDS
         while time.monotonic() < deadline:
             raw = self._connected()
+            fate = None
             try:
-                (fate,) = raw.execute(_FATE, [transaction]).fetchone() or (None,)
-                raw.commit()
-            except psycopg.errors.InvalidParameterValue:
-                self._roll_back(raw)
-                return False  # its id is in the future: this server took over without it
+                fate = was_committed(raw, transaction)
             except psycopg.Error:
                 self._roll_back(raw)
-                fate = "in progress"
-            if fate != "in progress":
-                return str(fate) == "committed"
+            if fate is not None:
+                return fate
             time.sleep(pause)
             pause = min(2 * pause, longest)
         raise self._failures.in_doubt()

@@ -79,8 +79,10 @@ class Readers:
                 try:
                     return query(PostgresConnection(raw))
                 except psycopg.OperationalError as error:
-                    # A lost connection: the query can be asked again on another.
-                    if not (raw.closed or is_loss(error)) or time.monotonic() > deadline:
+                    # A lost connection, which the driver itself may have noticed (then there is
+                    # no SQLSTATE): the query can be asked again on another.
+                    is_lost = raw.closed or error.sqlstate is None or is_loss(error)
+                    if not is_lost or time.monotonic() > deadline:
                         raise
                     raw.close()
         except FAILURES as error:
