@@ -184,8 +184,11 @@ class Chaos:
         """The command with all that it started in its session, such as its zygote."""
         if (client := self._living_client()) is None:
             return None
-        os.killpg(client.pid, signal.SIGKILL)  # not collected yet: the number is still its own
-        return f"group of {client.kind}"
+        # Not collected yet: the number is still its own. As it begins, it has no group yet.
+        with suppress(ProcessLookupError):
+            os.killpg(client.pid, signal.SIGKILL)
+            return f"group of {client.kind}"
+        return None
 
     def _kill_host(self) -> str | None:
         """Whatever drives runs, a background worker too, which is nobody's child."""
