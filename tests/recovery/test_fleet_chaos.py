@@ -28,7 +28,7 @@ from tests.recovery.kills.journal import query
 from tests.recovery.kills.verdict import check, draw_flows, register
 from tests.recovery.kills.workflows import lingering
 
-SESSIONS = 3 if SCALE == "full" else 1
+SESSIONS = 10 if SCALE == "full" else 1
 WORKERS = 3
 DISK_MIB = 192
 SERVER = {"max_connections": "100", "min_wal_size": "32MB", "max_wal_size": "48MB"}
