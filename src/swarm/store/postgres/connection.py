@@ -29,7 +29,7 @@ KEEPALIVE_SECONDS = 10
 """A connection that has been silent for so long is tested."""
 NO_COMPILING = "SET jit = off"
 """For connections of one's own: the server would compile statements that it takes for expensive,
-for a hundred milliseconds and with 30 MB that the connection keeps, where all are short."""
+with some 30 MB that each connection keeps, where all are short."""
 
 
 class _NumberDumper(Dumper):
