@@ -279,8 +279,7 @@ class RunDriver:
         row = self._starter.called[step]
         child = await self._tools.caller.get(row.child_run_id or "")
         del self._starter.called[step]
-        is_item = row.item_index != NO_ITEM
-        if child.status is RunState.CANCELLED and self._book.progress.failed and not is_item:
+        if child.status is RunState.CANCELLED and self._book.progress.failed:
             return cancelled_step(row, NOT_REACHED)  # given up because of another failure
         ended = called_step(row, child)
         if ended.status is StepState.FAILED:
@@ -316,6 +315,8 @@ class RunDriver:
                 elif row.status is StepState.WAITING:
                     batch.steps.append(row)
                     self._board.add(row)
+                elif row.item_index != NO_ITEM and row.error_code == NOT_REACHED:
+                    batch.steps.append(row)  # it keeps its place: no other item starts instead
                 elif row.item_index != NO_ITEM:
                     self._starter.note_item(row, batch)
                     unfilled[row.step_id] = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from swarm.bootstrap.assembly import Swarm
-from swarm.store.records import RunFilter, RunState
+from swarm.store.records import RunFilter, RunState, StepState
 from tests.integration.engine.conftest import Register, Start, appears
 
 CALLED = """
@@ -123,3 +124,34 @@ async def test_cancelling_a_run_cancels_what_it_calls(
     (child,) = await swarm.store.list_runs(RunFilter(parent_run_id=run.id))
     assert child.status is RunState.CANCELLED
     assert swarm.runs.driving == frozenset()
+
+
+async def test_called_runs_that_wait_are_given_up_when_another_step_fails(
+    swarm: Swarm, register: Register, start: Start, tmp_path: Path
+) -> None:
+    await register("asks", "steps: [{id: ask, wait: {approval: {message: Go on?}}}]")
+    go = tmp_path / "go"
+    run = await start(
+        f"""
+steps:
+  - {{id: each, workflow: asks, for_each: [1, 2, 3], max_parallel: 2}}
+  - {{id: alone, workflow: asks}}
+  - {{id: bad, agent: actor, inputs: {{wait_for: "{go}", fail: on purpose}}}}
+"""
+    )
+    called = RunFilter(parent_run_id=run.id)
+    async with asyncio.timeout(20):
+        while [one.status for one in await swarm.store.list_runs(called)] != [RunState.WAITING] * 3:
+            await asyncio.sleep(0.01)
+    go.touch()
+    ended = await swarm.runs.wait(run.id)
+    assert (ended.status, ended.error_step) == (RunState.FAILED, "bad")
+    given_up = {
+        (row.step_id, row.item_index): (row.status, row.error_code)
+        for row in await swarm.store.list_steps(run.id)
+        if row.step_id != "bad"
+    }
+    keys = [("alone", -1), ("each", -1), ("each", 0), ("each", 1)]
+    assert given_up == dict.fromkeys(keys, (StepState.CANCELLED, "not_reached"))
+    children = await swarm.store.list_runs(called)
+    assert {child.status for child in children} == {RunState.CANCELLED}
