@@ -257,32 +257,45 @@ class RunService(Runs):
     async def _undriven(self, *, begun: bool = False) -> AsyncIterator[list[RunRecord]]:
         """Runs that have not ended, do not wait, and that nobody alive drives: by pages, as there
         may be very many, and without their documents."""
-        living: dict[str, bool] = {}
-        callers: dict[str, bool] = {}
+        living: dict[str | None, bool] = {None: False}
+        callers: dict[str, tuple[bool, str | None]] = {}
         after = ""
         while page := await self._store.unfinished_runs(after, SWEPT_AT_ONCE, begun=begun):
             after = page[-1].id
             undriven = []
             for run in page:
-                owner = run.owner
-                if owner is not None and owner not in living:
-                    living[owner] = await self._peers.is_alive(owner)
-                if (owner is None or not living[owner]) and not await self._is_called(run, callers):
+                if await self._lives(run.owner, living):
+                    continue
+                if not await self._is_called(run, living, callers):
                     undriven.append(run)
             yield undriven
 
-    async def _is_called(self, run: RunRecord, callers: dict[str, bool]) -> bool:
-        """Whether its caller's host will see to the run: the caller goes on."""
+    async def _lives(self, owner: str | None, living: dict[str | None, bool]) -> bool:
+        if owner is not None and owner not in living:
+            living[owner] = await self._peers.is_alive(owner)
+        return living[owner]
+
+    async def _is_called(
+        self,
+        run: RunRecord,
+        living: dict[str | None, bool],
+        callers: dict[str, tuple[bool, str | None]],
+    ) -> bool:
+        """Whether who drives its caller, or is to, sees to the run: it goes on, and starts the runs
+        that it calls. One that has waited may have been taken up elsewhere since: if that host
+        dies, a caller that is driven already hears nothing of it."""
         caller_id = run.parent_run_id
         if caller_id is None or (self._peers.spreads and is_spread(run)):
             return False
         if caller_id not in callers:
             caller = await self._store.get_run(caller_id)
-            callers[caller_id] = caller is not None and (
+            goes_on = caller is not None and (
                 caller.status in (RunState.PENDING, RunState.RUNNING)
                 or (caller.status is RunState.WAITING and caller.owner is not None)
             )
-        return callers[caller_id]
+            callers[caller_id] = goes_on, caller.owner if caller is not None else None
+        goes_on, owner = callers[caller_id]
+        return goes_on and (run.owner is None or not await self._lives(owner, living))
 
     async def resume(self, run_ids: Sequence[str] = (), *, latest: bool = False) -> list[RunRecord]:
         if run_ids:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from swarm.bootstrap.assembly import Swarm
-from swarm.store.records import RunFilter, RunState, StepState
+from swarm.store.records import RunChanges, RunFilter, RunRecord, RunState, StepState
 from tests.integration.engine.conftest import Register, Start, appears
 
 CALLED = """
@@ -139,10 +139,7 @@ steps:
   - {{id: bad, agent: actor, inputs: {{wait_for: "{go}", fail: on purpose}}}}
 """
     )
-    called = RunFilter(parent_run_id=run.id)
-    async with asyncio.timeout(20):
-        while [one.status for one in await swarm.store.list_runs(called)] != [RunState.WAITING] * 3:
-            await asyncio.sleep(0.01)
+    await _released(swarm, run.id, 3)
     go.touch()
     ended = await swarm.runs.wait(run.id)
     assert (ended.status, ended.error_step) == (RunState.FAILED, "bad")
@@ -153,5 +150,42 @@ steps:
     }
     keys = [("alone", -1), ("each", -1), ("each", 0), ("each", 1)]
     assert given_up == dict.fromkeys(keys, (StepState.CANCELLED, "not_reached"))
-    children = await swarm.store.list_runs(called)
+    children = await swarm.store.list_runs(RunFilter(parent_run_id=run.id))
     assert {child.status for child in children} == {RunState.CANCELLED}
+
+
+async def test_a_called_run_is_taken_up_whose_host_died_while_its_callers_lives(
+    swarm: Swarm, register: Register, start: Start, tmp_path: Path
+) -> None:
+    """It has waited, and another host took it up then."""
+    go = tmp_path / "go"
+    await register("called", "steps: [{id: asked, wait: {approval: {message: 'Go on?'}}}]")
+    run = await start(
+        f"""
+steps:
+  - {{id: calls, workflow: called}}
+  - {{id: acts, agent: actor, inputs: {{wait_for: '{go}'}}}}
+"""
+    )
+    (child,) = await _released(swarm, run.id, 1)
+    claimed = await swarm.store.claim_run(child.id, "host_gone", None)
+    assert claimed is not None
+    goes_on = RunChanges(run={"status": RunState.RUNNING})
+    await swarm.store.commit(child.id, claimed.epoch, goes_on)
+    assert [one.id for one in await swarm.runs.orphans()] == [child.id]
+    assert [one.id for one in await swarm.runs.resume()] == [child.id]
+    await swarm.runs.answer(child.id, "asked", approved=True)
+    go.touch()
+    async with asyncio.timeout(20):
+        assert (await swarm.runs.wait(run.id)).status is RunState.SUCCEEDED
+
+
+async def _released(swarm: Swarm, run_id: str, count: int) -> list[RunRecord]:
+    """The runs that a run calls, once so many wait and nobody drives them."""
+    async with asyncio.timeout(20):
+        while True:
+            called = await swarm.store.list_runs(RunFilter(parent_run_id=run_id))
+            waiting = [one for one in called if (one.status, one.owner) == (RunState.WAITING, None)]
+            if len(waiting) == count:
+                return waiting
+            await asyncio.sleep(0.01)
