@@ -315,8 +315,8 @@ class RunDriver:
                 elif row.status is StepState.WAITING:
                     batch.steps.append(row)
                     self._board.add(row)
-                elif row.item_index != NO_ITEM and row.error_code == NOT_REACHED:
-                    batch.steps.append(row)  # it keeps its place: no other item starts instead
+                elif row.item_index != NO_ITEM and row.status is StepState.CANCELLED:
+                    batch.steps.append(row)  # given up; in its place no other starts
                 elif row.item_index != NO_ITEM:
                     self._starter.note_item(row, batch)
                     unfilled[row.step_id] = None

@@ -14,7 +14,7 @@ from swarm.kernel.json import JsonObject, JsonValue
 from swarm.store.records import RunRecord, RunState, StepRecord
 
 NOT_REACHED = "not_reached"
-"""``error_code`` of a step that was never looked at because the run ended before."""
+"""``error_code`` of a step that its run's end or failure kept from starting, or from ending."""
 CANCELLED = "cancelled"
 
 
