@@ -56,13 +56,17 @@ class Followers:
         """See :meth:`swarm.engine.api.Runs.follow`."""
         told = Told()
         while True:
-            comes_late = self._hub.has_begun(run_id)
+            begun = self._hub.begun(run_id)
             subscription = self._hub.subscribe(run_id)
             self._followed[run_id] += 1
             try:
                 run = await find_run(self._store, run_id)
+                comes_late = begun is not None
                 recorded = await self._missed_steps(run, subscription, comes_late=comes_late)
-                for event in filter(told.is_new, recorded_events(recorded)):
+                missed = list(recorded_events(recorded))
+                if begun is not None and not run.status.is_final:
+                    missed = in_order(missed, begun)
+                for event in filter(told.is_new, missed):
                     yield event
                 if run.status.is_final:
                     yield finished_event(run)
@@ -181,6 +185,7 @@ class Told:
         self._ended: set[tuple[str, int]] = set()
         self._started: set[tuple[str, int, int]] = set()
         self._waiting: set[tuple[str, int]] = set()
+        self._begun: str | None = None
         self._is_waiting = False
 
     def is_new(self, event: RunEvent) -> bool:
@@ -198,9 +203,13 @@ class Told:
             attempt = (*step, int(event.data.get("attempt", 1)))
             is_new = attempt not in self._started
             self._started.add(attempt)
-        elif event.kind in ("run.waiting", "run.started"):
-            is_new = event.kind == "run.started" or not self._is_waiting
-            self._is_waiting = event.kind == "run.waiting"
+        elif event.kind == "run.started":
+            is_new = event.time != self._begun
+            self._begun = event.time
+            self._is_waiting = self._is_waiting and not is_new
+        elif event.kind == "run.waiting":
+            is_new = not self._is_waiting
+            self._is_waiting = True
         return is_new
 
 
@@ -234,6 +243,16 @@ def recorded_events(steps: Iterable[StepRecord]) -> Iterator[RunEvent]:
         else:
             continue
         yield RunEvent(step.run_id, kind, step.step_id, data, time=time or "")
+
+
+def in_order(recorded: Iterable[RunEvent], begun: RunEvent) -> list[RunEvent]:
+    """What a late follower missed: what ended before this owner began, its beginning, the rest."""
+    before: list[RunEvent] = []
+    after: list[RunEvent] = []
+    for event in recorded:
+        had_ended = event.kind in ("step.finished", "item.finished") and event.time < begun.time
+        (before if had_ended else after).append(event)
+    return [*before, begun, *after]
 
 
 def finished_event(run: RunRecord) -> RunEvent:

@@ -59,20 +59,27 @@ class EventHub:
     def __init__(self) -> None:
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._sequence: dict[str, int] = {}
+        self._begun: dict[str, RunEvent] = {}
 
     def publish(self, run_id: str, kind: EventKind, step_id: str | None, data: JsonObject) -> None:
-        """Number an event and hand it out; where nobody follows the run, it is only counted."""
+        """Number an event and hand it out.
+
+        Where nobody follows the run, it is only counted; a run's first is kept for who comes late.
+        """
         sequence = self._sequence.get(run_id, 0) + 1
         self._sequence[run_id] = sequence
-        subscriptions = self._subscriptions.get(run_id)
-        if subscriptions:
-            event = RunEvent(run_id, kind, step_id, data, sequence=sequence)
-            for subscription in subscriptions:
-                subscription.put(event)
+        subscriptions = self._subscriptions.get(run_id, ())
+        if not subscriptions and sequence > 1:
+            return
+        event = RunEvent(run_id, kind, step_id, data, sequence=sequence)
+        if sequence == 1:
+            self._begun[run_id] = event
+        for subscription in subscriptions:
+            subscription.put(event)
 
-    def has_begun(self, run_id: str) -> bool:
-        """Whether anything was published of a run that is driven here."""
-        return run_id in self._sequence
+    def begun(self, run_id: str) -> RunEvent | None:
+        """The first event of a run that is driven here; None if nothing was published of it yet."""
+        return self._begun.get(run_id)
 
     def subscribe(self, run_id: str) -> Subscription:
         subscription = Subscription()
@@ -91,5 +98,6 @@ class EventHub:
     def close_run(self, run_id: str) -> None:
         """The run is no longer driven here: every subscription ends."""
         self._sequence.pop(run_id, None)
+        self._begun.pop(run_id, None)
         for subscription in self._subscriptions.pop(run_id, ()):
             subscription.close()

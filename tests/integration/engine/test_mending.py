@@ -116,6 +116,36 @@ steps:
     assert lines[1][2] == lines[2][2]  # the key is stable across attempts
 
 
+async def test_who_follows_a_resumed_run_late_hears_that_it_was_resumed(
+    swarm: Swarm, finish: Start, tmp_path: Path
+) -> None:
+    gate, hold = tmp_path / "gate", tmp_path / "hold"
+    hold.touch()
+    run = await finish(
+        f"""
+steps:
+  - {{id: a, agent: actor}}
+  - {{id: b, agent: actor, needs: [a], inputs: {{wait_for: "{hold}", require: "{gate}"}}}}
+"""
+    )
+    gate.touch()
+    hold.unlink()
+    await swarm.runs.resume([run.id])
+    while (await swarm.store.list_steps(run.id))[1].status is not StepState.RUNNING:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    heard = []
+    async for event in swarm.runs.follow(run.id):
+        heard.append((event.kind, event.step_id, event.data.get("resumed")))
+        hold.touch()
+    assert [each for each in heard if each[0].startswith(("run.", "step."))] == [
+        ("step.finished", "a", None),
+        ("run.started", None, True),
+        ("step.started", "b", None),
+        ("step.finished", "b", None),
+        ("run.finished", None, None),
+    ]
+
+
 async def test_an_imported_run_is_retried_within_walls_and_not_resumed(
     swarm: Swarm, finish: Start
 ) -> None:

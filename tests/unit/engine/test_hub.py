@@ -37,14 +37,18 @@ async def test_an_unsubscribed_follower_hears_nothing_more() -> None:
     assert [event async for event in subscription] == []
 
 
-async def test_what_nobody_follows_is_counted() -> None:
+async def test_what_nobody_follows_is_counted_and_the_first_of_it_kept() -> None:
     hub = EventHub()
-    assert not hub.has_begun("run_1")
-    hub.publish("run_1", "run.started", None, {})
-    assert hub.has_begun("run_1")
+    assert hub.begun("run_1") is None
+    hub.publish("run_1", "run.started", None, {"resumed": True})
+    hub.publish("run_1", "step.started", "a", {})
+    begun = hub.begun("run_1")
+    assert begun is not None
+    assert (begun.kind, begun.sequence, begun.data) == ("run.started", 1, {"resumed": True})
     subscription = hub.subscribe("run_1")
     hub.publish("run_1", "log", "a", {"message": "late"})
     hub.close_run("run_1")
     assert [(event.sequence, event.data) async for event in subscription] == [
-        (2, {"message": "late"})
+        (3, {"message": "late"})
     ]
+    assert hub.begun("run_1") is None

@@ -53,25 +53,30 @@ class Names:
 
 
 def _look_up(host: str, port: int) -> asyncio.Future[list[Any]]:
-    if not _threads.acquire(blocking=False):
+    threads = _threads
+    if not threads.acquire(blocking=False):
         raise OSError(f"{LOOKUPS_AT_ONCE} names are being looked up already")
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[Any]] = loop.create_future()
     # Whoever asked may have gone: an error that nobody hears of is no news.
     found.add_done_callback(lambda future: future.cancelled() or future.exception())
     thread = threading.Thread(
-        target=_work, args=(host, port, loop, found), name="swarm-names", daemon=True
+        target=_work, args=(host, port, loop, found, threads), name="swarm-names", daemon=True
     )
     try:
         thread.start()
     except RuntimeError as error:
-        _threads.release()
+        threads.release()
         raise OSError(str(error)) from None
     return found
 
 
 def _work(
-    host: str, port: int, loop: asyncio.AbstractEventLoop, found: asyncio.Future[list[Any]]
+    host: str,
+    port: int,
+    loop: asyncio.AbstractEventLoop,
+    found: asyncio.Future[list[Any]],
+    threads: threading.BoundedSemaphore,
 ) -> None:
     entries: list[Any] = []
     failure: OSError | None = None
@@ -82,7 +87,7 @@ def _work(
     except UnicodeError:
         failure = OSError(f"{host!r} is not a host name")
     finally:
-        _threads.release()
+        threads.release()
     with contextlib.suppress(RuntimeError):  # The loop has been closed meanwhile: nobody waits.
         loop.call_soon_threadsafe(_settle, found, entries, failure)
 
